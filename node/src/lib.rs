@@ -1,0 +1,4 @@
+//! Starling: a Dynamo-style key-value store. See the README for what it promises.
+#![forbid(unsafe_code)]
+
+pub mod runtime;
