@@ -24,6 +24,7 @@
 //! - [`rng`]: one generator per purpose, forked by name, so that a new draw in one place never
 //!   moves the dice in another.
 //! - [`signal`]: the request to stop.
+//! - [`event`]: typed notes for the simulator's trace and counters; nothing at all in production.
 //!
 //! What this module does not do: decide anything. It has no policy, no retries, no defaults.
 
@@ -31,6 +32,6 @@
 mod real;
 
 #[cfg(not(madsim))]
-pub use real::{fs, net, rng, signal, task, time};
+pub use real::{event, fs, net, rng, signal, task, time};
 #[cfg(madsim)]
-pub use starling_world::{fs, net, rng, signal, task, time};
+pub use starling_world::{event, fs, net, rng, signal, task, time};
