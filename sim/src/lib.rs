@@ -1,1 +1,4 @@
-//! The harness.
+//! The harness: whole Starling clusters under seeded faults, judged by what their clients saw.
+
+pub mod dice;
+pub mod plan;
