@@ -106,8 +106,8 @@ impl Die {
     }
 }
 
-/// FNV-1a: turns a purpose into one word of the key.
-fn fnv1a(text: &str) -> u64 {
+/// FNV-1a: one word that stands for a text; here the purpose in a key, elsewhere a digest.
+pub(crate) fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -43,7 +43,8 @@ pub struct Plan {
     /// Why the plan is kept, for files in `seeds/`; else empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub about: String,
-    /// What a replay should find; `None`: a verdict of ok.
+    /// What was found when this plan was run, in files written for failing seeds; a replay says
+    /// whether it still is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
     /// How long it runs.
@@ -62,14 +63,14 @@ pub struct Plan {
     pub operations: Vec<Operation>,
 }
 
-/// What a replay of a plan should find.
+/// What was found when a plan was run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
     /// The verdict's name: `ok`, `safety`, `liveness`, `crash`.
     pub verdict: String,
-    /// The trace's digest. Any change of the node's code changes it, so kept plans leave it out;
-    /// the file written for a failing seed has it, and its replay says whether it still holds.
+    /// The trace's digest, unless the run never got to its end. Any change of the node's code
+    /// changes it, so plans kept in `seeds/` leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
 }
