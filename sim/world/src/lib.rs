@@ -1,1 +1,3 @@
 //! Simulated machines.
+
+pub mod disk;
