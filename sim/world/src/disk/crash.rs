@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use rand::Rng;
 
+use super::faults::Kind;
 use super::names::{Body, DirBody, InodeId, ROOT};
 use super::{Disk, Fate};
 
@@ -58,8 +59,15 @@ impl Disk {
         units
     }
 
-    /// Power goes: of what was not synced, a set drawn from `rng` survives. All handles are void.
-    pub fn power_loss(&mut self, rng: &mut impl Rng) -> Fate {
+    /// Power goes: of what was not synced, a set drawn by the disk's own dice survives. All handles
+    /// are void.
+    pub fn power_loss(&mut self) -> Fate {
+        let mut rng = self.faults.dice(Kind::PowerLoss);
+        self.power_loss_by(&mut rng)
+    }
+
+    /// [`Disk::power_loss`] with other dice.
+    pub fn power_loss_by(&mut self, rng: &mut impl Rng) -> Fate {
         let survival = match rng.random_range(0..8u8) {
             0 | 1 => Survival::Nothing,
             2 => Survival::Everything,

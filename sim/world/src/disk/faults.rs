@@ -76,7 +76,7 @@ pub struct Rotten {
 #[derive(Clone, Debug)]
 pub(super) struct Faults {
     seed: u64,
-    drawn: [u64; 2],
+    drawn: [u64; 3],
     pub(super) capacity: Option<u64>,
     syncs: u64,
     reads: u64,
@@ -85,16 +85,17 @@ pub(super) struct Faults {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Sync,
     Write,
+    PowerLoss,
 }
 
 impl Faults {
     pub(super) fn new(seed: u64) -> Self {
         Faults {
             seed,
-            drawn: [0; 2],
+            drawn: [0; 3],
             capacity: None,
             syncs: 0,
             reads: 0,
@@ -103,7 +104,7 @@ impl Faults {
         }
     }
 
-    fn dice(&mut self, kind: Kind) -> ChaCha8Rng {
+    pub(super) fn dice(&mut self, kind: Kind) -> ChaCha8Rng {
         let drawn = &mut self.drawn[kind as usize];
         *drawn += 1;
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
@@ -196,6 +197,17 @@ impl Disk {
     /// Limits the sum of the lengths of all files, in bytes. What is there already stays.
     pub fn limit_capacity(&mut self, bytes: Option<u64>) {
         self.faults.capacity = bytes;
+    }
+
+    /// Ends every fault: a healthy disk of any capacity. What was lost or has rotted stays so.
+    pub fn heal(&mut self) {
+        self.fail_syncs(0);
+        self.fail_reads(0);
+        self.fail_writes(0);
+        self.lose_writes(0);
+        self.limit_capacity(None);
+        self.slow(1.0);
+        self.stall_until(0);
     }
 
     /// Flips one bit at rest, in a file below `prefix`, each byte as likely as another. It stays

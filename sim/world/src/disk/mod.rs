@@ -30,6 +30,8 @@
 //! What it does not have: links, permissions, times, removal of folders, more than one process at a
 //! time, and garbage collection of blocks (a capacity counts the lengths of files).
 
+#[cfg(madsim)]
+mod control;
 mod crash;
 mod faults;
 mod file;
@@ -38,12 +40,20 @@ mod model;
 mod names;
 #[cfg(test)]
 mod tests;
+mod timing;
+
+#[cfg(madsim)]
+pub use control::{
+    counters, dump, fail_reads, fail_syncs, fail_writes, heal, limit_capacity, lose_writes,
+    pending, restore, rot, slow, snapshot, stall, used, wipe,
+};
 
 pub use crash::{Part, Unit};
 pub use faults::{Counters, Rotten};
 pub use file::Fate;
 pub use inspect::{DumpEntry, Snapshot};
 pub use model::{Disk, HandleId, Synced};
+pub use timing::Work;
 
 /// What the device writes in one piece, in bytes.
 pub const SECTOR_BYTES: usize = 512;

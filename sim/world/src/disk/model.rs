@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::faults::{Counters, Faults, errno, os_error};
 use super::file::FileBody;
 use super::names::{Body, DirBody, Entry, Inode, InodeId, ROOT};
+use super::timing::Timing;
 use super::{FILE_BYTES_MAX, Fate, OpenMode, PENDING_BYTES_MAX, PENDING_OPS_MAX};
 
 /// An open file. Ids are never given twice, so one from before a crash is refused, not confused.
@@ -43,6 +44,7 @@ pub struct Disk {
     pub(super) used: u64,
     last_id: u64,
     pub(super) faults: Faults,
+    pub(super) timing: Timing,
     pub(super) counters: Counters,
 }
 
@@ -57,6 +59,7 @@ impl Disk {
             used: 0,
             last_id: ROOT.0,
             faults: Faults::new(seed),
+            timing: Timing::new(seed),
             counters: Counters::default(),
         };
         disk.wipe();
@@ -176,9 +179,13 @@ impl Disk {
     /// Cuts or extends (with zeros) the file to `len` bytes. Durable after a sync.
     ///
     /// # Errors
-    /// `StorageFull`, `FileTooLarge`, EBADF; nothing changed.
+    /// `StorageFull`, `FileTooLarge`, EBADF, `InvalidInput` for a read-only handle; nothing changed.
     pub fn set_len(&mut self, handle: HandleId, len: u64) -> io::Result<()> {
-        let id = self.writable(handle)?;
+        let Handle { inode: id, writable, .. } =
+            *self.handles.get(&handle).ok_or_else(|| os_error(errno::EBADF))?;
+        if !writable {
+            return Err(os_error(errno::EINVAL));
+        }
         if len > FILE_BYTES_MAX {
             return Err(os_error(errno::EFBIG));
         }

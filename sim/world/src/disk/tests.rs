@@ -140,6 +140,16 @@ fn bytes_beyond_a_cut_survive_only_with_the_cut() {
 }
 
 #[test]
+fn lengths_survive_in_their_order() {
+    let mut disk = Disk::new(1);
+    let file = durable_file(&mut disk, "/f", b"12345678");
+    disk.set_len(file, 5).unwrap();
+    disk.set_len(file, 7).unwrap();
+    let outcomes = every_crash(&disk, |disk| content(disk, "/f").unwrap());
+    assert_eq!(outcomes, [b"12345678".to_vec(), b"12345".to_vec(), b"12345\0\0".to_vec()].into());
+}
+
+#[test]
 fn rename_replaces_in_one_step_but_not_the_data() {
     let mut disk = Disk::new(1);
     durable_file(&mut disk, "/current", b"old");
@@ -385,7 +395,7 @@ fn power_loss_draws_every_kind_of_outcome() {
         let file = durable_file(&mut disk, "/f", &[1; 2 * SECTOR_BYTES]);
         disk.write(file, 0, Bytes::from(vec![2; 2 * SECTOR_BYTES])).unwrap();
         create(&mut disk, "/g");
-        disk.power_loss(&mut ChaCha8Rng::seed_from_u64(seed));
+        disk.power_loss_by(&mut ChaCha8Rng::seed_from_u64(seed));
         let bytes = content(&disk, "/f").unwrap();
         outcomes.insert((bytes[0], bytes[SECTOR_BYTES], content(&disk, "/g").is_some()));
     }

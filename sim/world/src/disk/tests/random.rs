@@ -211,7 +211,7 @@ fn any_run_and_any_crash_keep_the_promises() {
         assert_eq!(disk.used(), used);
         for crash in 0..20 {
             let mut crashed = disk.clone();
-            let fate = crashed.power_loss(&mut ChaCha8Rng::seed_from_u64(crash));
+            let fate = crashed.power_loss_by(&mut ChaCha8Rng::seed_from_u64(crash));
             torn += u64::from(fate.kept > 0 && fate.lost > 0);
             check_after_crash(&crashed, &reference, &format!("seed {seed} crash {crash}"));
             assert_eq!(crashed.pending(), []);
@@ -236,7 +236,7 @@ fn the_same_seed_gives_the_same_disk() {
             step(&mut disk, &mut rng, &mut reference);
             if round == 150 {
                 // From here on the reference is not asked for its opinion of crashes.
-                disk.power_loss(&mut rng.clone());
+                disk.power_loss_by(&mut rng.clone());
                 return disk.dump(path("/"));
             }
         }
