@@ -1,7 +1,6 @@
 //! `cargo sim replay`: one run again, with all that there is to see.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::output;
 use crate::plan::{self, Plan};
@@ -24,17 +23,13 @@ pub(super) fn replay(what: &str, verbose: bool) -> Result<u8, CommandError> {
 }
 
 fn one(plan: &Plan, name: &str, verbose: bool) -> u8 {
-    let trace: Arc<Mutex<Vec<String>>> = Arc::default();
-    let kept = Arc::clone(&trace);
-    let again = plan.clone();
-    let report = guarded(move || {
-        let ran = run_case(&again, verbose);
-        *kept.lock().unwrap_or_else(PoisonError::into_inner) = ran.trace;
+    let mut trace = Vec::new();
+    let report = guarded(|| {
+        let ran = run_case(plan, verbose);
+        trace = ran.trace;
         ran.report
     });
-    for line in trace.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        output::line(line);
-    }
+    trace.iter().for_each(|line| output::line(line));
     if let Some(told) = recorded_line(plan, &report) {
         output::line(&told);
     }

@@ -1,16 +1,15 @@
 //! A run that may panic, turned into a report in every case.
 
-use std::panic::{self, PanicHookInfo};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::report::{Report, Verdict};
 
-/// Runs `run` in a fresh thread, as the simulated world wants it (the standard library's per-thread
-/// hash seeds must be untouched), and turns the first panic of any of its tasks into the verdict
-/// `crash` with message and place, even if the panic was caught on its way.
+/// Runs `run` and turns the first panic of any of its tasks into the verdict `crash` with message
+/// and place, even if the panic was caught on its way.
 ///
 /// Sets the process's panic hook for the time of the run, so a process runs one at a time.
-pub fn guarded(run: impl FnOnce() -> Report + Send + 'static) -> Report {
+pub fn guarded(run: impl FnOnce() -> Report) -> Report {
     let first: Arc<Mutex<Option<String>>> = Arc::default();
     let noted = Arc::clone(&first);
     let usual = Arc::new(panic::take_hook());
@@ -23,14 +22,7 @@ pub fn guarded(run: impl FnOnce() -> Report + Send + 'static) -> Report {
             usual(info);
         }
     }));
-    let thread = std::thread::Builder::new().name("run".to_owned()).stack_size(16 << 20);
-    let ended = match thread.spawn(run) {
-        Ok(thread) => thread.join(),
-        Err(error) => {
-            let why = format!("the system refused a thread for the run: {error}");
-            Ok(Report::broken(Verdict::Harness, why))
-        }
-    };
+    let ended = panic::catch_unwind(AssertUnwindSafe(run));
     drop(panic::take_hook());
     let panicked = first.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (ended, panicked) {

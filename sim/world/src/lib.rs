@@ -32,7 +32,6 @@
 
 #[cfg(madsim)]
 pub mod clock;
-#[cfg(madsim)]
 pub mod disk;
 #[cfg(madsim)]
 pub mod event;
