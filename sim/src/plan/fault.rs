@@ -28,27 +28,17 @@ pub enum At {
     On(Trigger),
 }
 
-/// A moment in the life of a node: just before it does `event` for the `count`th time, counted from
-/// the moment when every node was ready.
+/// A moment in the life of a node: right after it did what `event` tells for the `count`th time,
+/// counted from the moment when every node was ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trigger {
-    /// What the node is about to do.
-    pub event: Moment,
+    /// The kind of event, as the trace names it: `disk_write`, `disk_sync`, …
+    pub event: String,
     /// Which node.
     pub node: NodeNo,
     /// How many times it does it, this one included; from 1.
-    pub count: u32,
-}
-
-/// What a node can be stopped before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Moment {
-    /// An fsync of a file.
-    DiskSync,
-    /// A write to a file.
-    DiskWrite,
+    pub count: u64,
 }
 
 /// What a fault does. Links between nodes and clients are left alone unless it says otherwise.

@@ -7,7 +7,8 @@
 //!
 //! - the **node**, through [`time`], [`task`], [`net`], [`fs`], [`rng`], [`signal`] and [`event`],
 //!   whose signatures are those of the node's real world, to the letter;
-//! - the **harness**, through [`run`], [`machine`], [`link`], [`clock`], [`tcp`] and [`trace`].
+//! - the **harness**, through [`run`], [`machine`], [`link`], [`clock`], [`tcp`], [`trace`] and
+//!   [`watch`].
 //!
 //! # How it works
 //!
@@ -59,6 +60,8 @@ pub mod tcp;
 pub mod time;
 #[cfg(madsim)]
 pub mod trace;
+#[cfg(madsim)]
+pub mod watch;
 #[cfg(madsim)]
 pub mod world;
 

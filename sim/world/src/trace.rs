@@ -152,6 +152,9 @@ impl World {
     pub(crate) fn emit(&mut self, process: ProcessId, kind: &'static str, a: u64, b: u64) {
         let at_ns = self.now();
         self.trace.push(Event { at_ns, process, kind, a, b });
+        if !self.watches.is_empty() {
+            self.watch(process.machine, kind);
+        }
     }
 
     /// Writes an event that concerns a machine, whatever runs on it.

@@ -25,6 +25,7 @@ use crate::process::ProcessId;
 use crate::slab::{Id, Slab};
 use crate::time::Timer;
 use crate::trace::{Keep, Trace};
+use crate::watch::Watch;
 
 /// What a run is made of, but for the program itself.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +136,8 @@ pub(crate) struct World {
     pub(crate) links: Links,
     pub(crate) net: Net,
     pub(crate) trace: Trace,
+    pub(crate) watches: Vec<Watch>,
+    pub(crate) watches_made: u64,
 }
 
 /// Something that will happen.
@@ -167,6 +170,8 @@ impl World {
             links: Links::new(config.seed),
             net: Net::new(config.seed),
             trace: Trace::new(config.keep_trace),
+            watches: Vec::new(),
+            watches_made: 0,
         }
     }
 
