@@ -1,4 +1,5 @@
 //! Starling: a Dynamo-style key-value store. See the README for what it promises.
 #![forbid(unsafe_code)]
 
+pub mod domain;
 pub mod runtime;

@@ -1,0 +1,27 @@
+//! Pure values and decisions: no task, clock, entropy, file or socket is named here. Time comes in
+//! as an argument, randomness as `&mut impl Rng`, decisions go out as values.
+//!
+//! The words of the field, each used one way only:
+//!
+//! | word | meaning |
+//! |---|---|
+//! | key | bucket plus name; what a client reads and writes ([`key`]) |
+//! | token | a point on the ring: the first 64 bits of murmur3 x64 128 |
+//! | partition | one of Q equal arcs of the ring |
+//! | vnode | one of the points that a node puts on the ring |
+//! | preference list | the nodes of a partition in walking order |
+//! | home replica | one of the first N of the preference list |
+//! | fallback | any later node of the preference list |
+//! | coordinator | the home replica that mints the dot of a write and gathers its acks |
+//! | actor | (node id, epoch): who mints; never two processes, never one key twice ([`causality`]) |
+//! | dot | (actor, counter): the name of one write |
+//! | version vector | for each actor, the counter up to which its dots are known |
+//! | causal context | the dots that somebody has seen: a vector and the dots above its gaps |
+//! | sibling | one live value or tombstone of an object, under its dot ([`object`]) |
+//! | tombstone | a sibling that says deleted |
+//! | tally | counts the replies to one request and says when they are enough |
+
+pub mod causality;
+pub mod codec;
+pub mod key;
+pub mod object;

@@ -1,0 +1,217 @@
+//! What a replica holds for a key: siblings under a causal context.
+//!
+//! An [`Object`] is a set of siblings, each under its dot, and the context of every dot it has seen.
+//! A dot that is in the context but names no sibling was superseded. Two replicas merge by:
+//!
+//! ```text
+//! keep a sibling   if both have it
+//!                  or one has it and the other's context does not know its dot
+//! context          the union
+//! ```
+//!
+//! Merge is commutative, associative and idempotent (property tests), so replicas that have seen the
+//! same writes are byte-equal, whatever the order. Source: Bieniusa et al., "An Optimized
+//! Conflict-free Replicated Set" (2012), applied to dotted version vectors.
+//!
+//! Invariants: siblings are sorted by dot, no two share one, and the context knows each.
+
+use bytes::Bytes;
+
+use super::causality::{CausalContext, Dot, decode_dot, encode_dot};
+use super::codec::{DecodeError, Decoder, Encode};
+
+/// What a write put there.
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
+pub enum Content {
+    /// A JSON document, byte for byte as the client sent it.
+    Value(Bytes),
+    /// Deleted.
+    Tombstone,
+}
+
+/// One live version of an object.
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
+pub struct Sibling {
+    /// The write's name.
+    pub dot: Dot,
+    /// What it wrote.
+    pub content: Content,
+    /// The coordinator's wall clock at the write, in Unix milliseconds. Shown, never compared.
+    pub written_at_ms: u64,
+    /// From this moment (Unix milliseconds) reads hide it; `None`: never.
+    pub expires_at_ms: Option<u64>,
+}
+
+impl Sibling {
+    /// The value that a reader at `now_ms` sees; `None` for a tombstone or when expired.
+    pub fn visible(&self, now_ms: u64) -> Option<&Bytes> {
+        match &self.content {
+            Content::Value(bytes) if self.expires_at_ms.is_none_or(|at| now_ms < at) => Some(bytes),
+            Content::Value(_) | Content::Tombstone => None,
+        }
+    }
+}
+
+/// Siblings and the context of all that they supersede.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Hash)]
+pub struct Object {
+    context: CausalContext,
+    siblings: Vec<Sibling>,
+}
+
+/// The first byte of an encoded object: the format's version.
+const FORMAT: u8 = 1;
+
+impl Object {
+    /// An object that has seen no write.
+    pub const fn new() -> Self {
+        Self { context: CausalContext::new(), siblings: Vec::new() }
+    }
+
+    /// True when it has seen no write.
+    pub fn is_empty(&self) -> bool {
+        self.context.is_empty()
+    }
+
+    /// Every dot it has seen, superseded or live.
+    pub fn context(&self) -> &CausalContext {
+        &self.context
+    }
+
+    /// The live versions, sorted by dot.
+    pub fn siblings(&self) -> &[Sibling] {
+        &self.siblings
+    }
+
+    /// Adds the write `new`: it replaces exactly the siblings that `seen` covers and stands beside
+    /// the others. Returns the context to hand to the writer: what it had seen, and its own write.
+    ///
+    /// # Panics
+    /// When the dot was seen before: a dot names one write, ever.
+    pub fn write(&mut self, seen: &CausalContext, new: Sibling) -> CausalContext {
+        let dot = new.dot;
+        assert!(!self.context.contains(dot), "dot {dot:?} minted twice");
+        assert!(!seen.contains(dot), "dot {dot:?} was seen before it was minted");
+        self.siblings.retain(|s| !seen.contains(s.dot));
+        self.insert(new);
+        self.context.join(seen);
+        self.context.add(dot);
+        self.check();
+        if self.siblings.len() == 1 {
+            // All else that the object knows is superseded, so the short form is safe.
+            return self.context.clone();
+        }
+        let mut known = seen.clone();
+        known.add(dot);
+        known
+    }
+
+    /// Merges `other` into `self`; true when `self` changed.
+    pub fn merge(&mut self, other: &Object) -> bool {
+        if self == other || (self.context.covers(&other.context) && !self.has_stale(other)) {
+            return false;
+        }
+        if self.is_empty() {
+            self.clone_from(other);
+            return true;
+        }
+        self.siblings.retain(|s| !other.context.contains(s.dot) || other.sibling(s.dot).is_some());
+        for sibling in &other.siblings {
+            if !self.context.contains(sibling.dot) {
+                self.insert(sibling.clone());
+            }
+        }
+        self.context.join(&other.context);
+        self.check();
+        true
+    }
+
+    /// The sibling under `dot`.
+    pub fn sibling(&self, dot: Dot) -> Option<&Sibling> {
+        self.siblings.binary_search_by_key(&dot, |s| s.dot).ok().map(|at| &self.siblings[at])
+    }
+
+    /// True when `other` knows that a sibling of `self` is superseded.
+    fn has_stale(&self, other: &Object) -> bool {
+        let gone = |s: &Sibling| other.context.contains(s.dot) && other.sibling(s.dot).is_none();
+        self.siblings.iter().any(gone)
+    }
+
+    fn insert(&mut self, sibling: Sibling) {
+        if let Err(at) = self.siblings.binary_search_by_key(&sibling.dot, |s| s.dot) {
+            self.siblings.insert(at, sibling);
+        }
+    }
+
+    fn check(&self) {
+        debug_assert!(self.siblings.windows(2).all(|w| w[0].dot < w[1].dot), "unsorted {self:?}");
+        assert!(
+            self.siblings.iter().all(|s| self.context.contains(s.dot)),
+            "sibling unknown to its context: {self:?}"
+        );
+    }
+
+    /// Bytes that the encoding takes, at most (for buffers and budgets).
+    pub fn size_bytes(&self) -> usize {
+        let content = |s: &Sibling| match &s.content {
+            Content::Value(bytes) => bytes.len() + 48,
+            Content::Tombstone => 48,
+        };
+        16 + 28 * self.context.len() + self.siblings.iter().map(content).sum::<usize>()
+    }
+
+    /// Appends the object's one encoding.
+    pub fn encode(&self, out: &mut impl Encode) {
+        out.put_u8(FORMAT);
+        self.context.encode(out);
+        out.put_varint(self.siblings.len() as u64);
+        for sibling in &self.siblings {
+            encode_dot(sibling.dot, out);
+            out.put_varint(sibling.written_at_ms);
+            // 0 says never; otherwise one more than the moment.
+            out.put_varint(sibling.expires_at_ms.map_or(0, |at| at.saturating_add(1)));
+            match &sibling.content {
+                Content::Value(bytes) => {
+                    out.put_u8(1);
+                    out.put_block(bytes);
+                }
+                Content::Tombstone => out.put_u8(0),
+            }
+        }
+    }
+
+    /// Takes an object off the front of `from`. Values are copied, so that what is kept never pins
+    /// the buffer it came in.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are not the one encoding of an object.
+    pub fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        if from.u8("object format")? != FORMAT {
+            return Err(DecodeError::Invalid("object format"));
+        }
+        let context = CausalContext::decode(from)?;
+        let count = from.count(13, "siblings")?;
+        let mut siblings: Vec<Sibling> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let sibling = decode_sibling(from)?;
+            let sorted = siblings.last().is_none_or(|last| last.dot < sibling.dot);
+            if !sorted || !context.contains(sibling.dot) {
+                return Err(DecodeError::Invalid("siblings"));
+            }
+            siblings.push(sibling);
+        }
+        Ok(Self { context, siblings })
+    }
+}
+
+fn decode_sibling(from: &mut Decoder<'_>) -> Result<Sibling, DecodeError> {
+    let dot = decode_dot(from)?;
+    let written_at_ms = from.varint("write time")?;
+    let expires_at_ms = from.varint("expiry")?.checked_sub(1);
+    let content = match from.u8("content")? {
+        0 => Content::Tombstone,
+        1 => Content::Value(from.owned_block("value")?),
+        _ => return Err(DecodeError::Invalid("content")),
+    };
+    Ok(Sibling { dot, content, written_at_ms, expires_at_ms })
+}
