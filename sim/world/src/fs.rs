@@ -337,3 +337,6 @@ fn event_of(error: &io::Error) -> &'static str {
         "disk_refused"
     }
 }
+
+#[cfg(test)]
+mod tests;
