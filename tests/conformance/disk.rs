@@ -4,6 +4,10 @@
 //! What cannot be had from a kernel at will (loss of power, a failing device) is tested beside
 //! the model, in `starling-world`.
 
+#![expect(clippy::unwrap_used, reason = "a row that cannot be played has failed")]
+
+mod stage;
+
 use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +17,7 @@ use starling::runtime::fs::{
     self, File, OpenMode, create_dir_all, lock_exclusive, read_dir, remove_file, rename, sync_dir,
 };
 
-use crate::{play, play_and_kill};
+use stage::{play, play_and_kill};
 
 macro_rules! rows {
     ($($row:ident => $expected:expr;)*) => {$(

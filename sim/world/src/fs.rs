@@ -14,6 +14,7 @@
 //! A call of a dead process never reaches the disk.
 
 use std::io;
+use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -254,19 +255,15 @@ impl At<'_> {
 }
 
 /// Takes the time that `work` takes, then has the effect, as this module's head describes.
-async fn call<T>(
-    work: Work,
-    effect: impl FnOnce(&mut At<'_>) -> io::Result<T>,
-) -> io::Result<T> {
+async fn call<T>(work: Work, effect: impl FnOnce(&mut At<'_>) -> io::Result<T>) -> io::Result<T> {
     let (process, latency) = at_once(|at| {
         let now = at.world.now();
         (at.process, at.disk().latency(now, work))
     });
-    let mut call = Call { process, effect: Some(effect) };
+    let mut call = Call { process, effect: Some(effect), gives: PhantomData };
     time::sleep(latency).await;
-    call.take_effect(|_| true).unwrap_or_else(|| {
-        Err(io::Error::new(io::ErrorKind::Interrupted, "process is ending"))
-    })
+    call.take_effect(|_| true)
+        .unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::Interrupted, "process is ending")))
 }
 
 /// Looks at the disk of the process that asks, now.
@@ -285,6 +282,7 @@ where
 {
     process: ProcessId,
     effect: Option<F>,
+    gives: PhantomData<fn() -> T>,
 }
 
 impl<F, T> Call<F, T>
@@ -306,7 +304,11 @@ where
             }
             let result = effect(&mut at);
             if let Err(error) = &result {
-                at.emit(event_of(error), error.raw_os_error().unwrap_or(0).unsigned_abs().into(), 0);
+                at.emit(
+                    event_of(error),
+                    error.raw_os_error().unwrap_or(0).unsigned_abs().into(),
+                    0,
+                );
             }
             Some(result)
         })
@@ -335,3 +337,6 @@ fn event_of(error: &io::Error) -> &'static str {
         "disk_refused"
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,7 @@
 
 #[cfg(madsim)]
 pub mod clock;
+#[cfg(any(madsim, test))]
 pub mod disk;
 #[cfg(madsim)]
 pub mod event;

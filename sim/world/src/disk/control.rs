@@ -1,5 +1,6 @@
 //! The harness's hands on the disks of machines. Every fault leaves an event in the trace.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -111,6 +112,12 @@ pub fn dump(machine: MachineId, path: impl AsRef<Path>) -> Vec<DumpEntry> {
 /// What a loss of power could take now, in the order of the calls.
 pub fn pending(machine: MachineId) -> Vec<Unit> {
     on(machine, |disk| disk.pending())
+}
+
+/// Has the machine's next loss of power keep exactly these of its pending units, less those that
+/// cannot stand without one that is not among them.
+pub fn keep_at_next_power_loss(machine: MachineId, kept: BTreeSet<Unit>) {
+    on(machine, |disk| disk.keep_at_next_power_loss(kept));
 }
 
 /// What happened on the machine's disk so far.

@@ -62,6 +62,9 @@ impl Disk {
     /// Power goes: of what was not synced, a set drawn by the disk's own dice survives. All handles
     /// are void.
     pub fn power_loss(&mut self) -> Fate {
+        if let Some(kept) = self.faults.kept_at_power_loss.take() {
+            return self.crash_keeping(&kept);
+        }
         let mut rng = self.faults.dice(Kind::PowerLoss);
         self.power_loss_by(&mut rng)
     }
@@ -85,6 +88,11 @@ impl Disk {
             Survival::UpTo(op) => unit.op < op || unit.op == op && rng.random_bool(0.5),
             Survival::Coin(kept) => rng.random_bool(kept),
         })
+    }
+
+    /// Has the next [`Disk::power_loss`] keep exactly `kept`, as [`Disk::crash_keeping`] does.
+    pub fn keep_at_next_power_loss(&mut self, kept: BTreeSet<Unit>) {
+        self.faults.kept_at_power_loss = Some(kept);
     }
 
     /// Power goes, and of what was not synced exactly `kept` survives, less the units that cannot

@@ -3,6 +3,7 @@
 //! Each kind has its own dice, drawn from (seed, kind, how many came before), so that taking one
 //! fault out of a plan leaves the others as they were.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::names::Body;
-use super::{Disk, Part, SECTOR_BYTES};
+use super::{Disk, Part, SECTOR_BYTES, Unit};
 
 /// Linux's error numbers, as `std::fs` reports them.
 pub(super) mod errno {
@@ -78,6 +79,8 @@ pub(super) struct Faults {
     seed: u64,
     drawn: [u64; 3],
     pub(super) capacity: Option<u64>,
+    /// What the next loss of power keeps; none: dice decide.
+    pub(super) kept_at_power_loss: Option<BTreeSet<Unit>>,
     syncs: u64,
     reads: u64,
     writes: u64,
@@ -97,6 +100,7 @@ impl Faults {
             seed,
             drawn: [0; 3],
             capacity: None,
+            kept_at_power_loss: None,
             syncs: 0,
             reads: 0,
             writes: 0,
