@@ -66,6 +66,15 @@ impl fmt::Display for ValueId {
     }
 }
 
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Node(node) => node.fmt(f),
+            Endpoint::Client(client) => client.fmt(f),
+        }
+    }
+}
+
 /// Everything the oracle is given.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Evidence {

@@ -21,7 +21,10 @@
 pub mod cli;
 pub mod dice;
 pub mod history;
+pub mod oracle;
 pub mod output;
 pub mod plan;
 pub mod report;
+#[cfg(madsim)]
+pub mod run;
 pub mod sweep;
