@@ -111,7 +111,10 @@ fn failure(response: &Response) -> Outcome {
     match response.status {
         // Refused before any work, by the contract.
         400 | 404 | 405 | 409 | 413 | 429 => Outcome::Refused { status },
-        503 if ["over-capacity", "not-ready"].iter().any(|kind| problem(response).kind.contains(kind)) => {
+        503 if ["over-capacity", "not-ready"]
+            .iter()
+            .any(|kind| problem(response).kind.contains(kind)) =>
+        {
             Outcome::Refused { status }
         }
         _ => {

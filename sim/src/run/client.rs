@@ -64,7 +64,7 @@ pub(super) fn start_all(
         machine::start(cluster.client_machine(client), move || async move {
             session.run(start_ns).await;
             // The harness has given up waiting if nobody listens.
-            drop(done.send(client));
+            done.send(client).ok();
         });
     }
     all_done
@@ -84,7 +84,7 @@ pub(super) async fn join_all(
     let patience = plan.clients.iter().map(|c| c.patience_ms).max().unwrap_or(0);
     // An update is two requests.
     let limit = Duration::from_millis(2 * budget::give_up_ms(patience) + 1_000);
-    drop(time::timeout(limit, all).await);
+    time::timeout(limit, all).await.ok();
     let late = |client| format!("client {client} has not finished its last operation");
     waiting.into_iter().map(late).collect()
 }
@@ -112,7 +112,8 @@ impl Session {
     async fn run(mut self, start_ns: u64) {
         let plan = Arc::clone(&self.plan);
         let end_ns = start_ns + plan.length.faults_ms * 1_000_000;
-        let own = plan.operations.iter().filter(|operation| operation.client == self.client);
+        let client = self.client;
+        let own = plan.operations.iter().filter(|operation| operation.client == client);
         for operation in own {
             let begin_ns = start_ns + operation.at_ms * 1_000_000;
             let wait_ns = begin_ns.saturating_sub(starling_world::now());
@@ -207,7 +208,12 @@ impl Session {
         self.attempt(&ask, node, None).await
     }
 
-    async fn attempt(&mut self, ask: &Ask, node: NodeNo, retry_of: Option<OpId>) -> (OpId, Outcome) {
+    async fn attempt(
+        &mut self,
+        ask: &Ask,
+        node: NodeNo,
+        retry_of: Option<OpId>,
+    ) -> (OpId, Outcome) {
         let id = self.recorder.begin(Begin {
             client: self.client,
             node,
@@ -218,13 +224,11 @@ impl Session {
             retry_of,
         });
         let address = self.addresses[node.0 as usize - 1];
-        let mut connection =
-            self.connections.remove(&node).unwrap_or_else(|| Client::new(address));
+        let mut connection = self.connections.remove(&node).unwrap_or_else(|| Client::new(address));
         let limit = Duration::from_millis(budget::give_up_ms(self.manners.patience_ms));
         let heard = connection.send(self.request(ask), time::now() + limit).await;
         self.connections.insert(node, connection);
-        let outcome =
-            answer::outcome(ask.kind, &heard, |bytes| self.recorder.recognise(bytes));
+        let outcome = answer::outcome(ask.kind, &heard, |bytes| self.recorder.recognise(bytes));
         if let Ok(response) = heard
             && let Outcome::Got(_) | Outcome::Acked { .. } = outcome
             && let Some(token) = response.context

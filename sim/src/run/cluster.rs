@@ -81,7 +81,11 @@ impl Cluster {
         link::set_default(spec(plan.links.clients));
         for from in plan.node_numbers() {
             for to in plan.node_numbers().into_iter().filter(|to| *to != from) {
-                link::set(cluster.node_machine(from), cluster.node_machine(to), cluster.calm(from, to));
+                link::set(
+                    cluster.node_machine(from),
+                    cluster.node_machine(to),
+                    cluster.calm(from, to),
+                );
             }
         }
         starling_world::task::spawn(supervise(Arc::clone(&cluster), exited));
@@ -182,7 +186,7 @@ impl Cluster {
         state.questions = None;
         state.last_words = last_words;
         // The run is over if nobody listens.
-        drop(self.exits.send(node));
+        self.exits.send(node).ok();
     }
 
     /// Waits until every node says that it is ready; says which do not in time.
@@ -192,7 +196,7 @@ impl Cluster {
             self.plan.node_numbers().into_iter().map(|n| self.http_address(n)).collect();
         machine::start(self.observer, move || async move {
             // The harness has given up waiting if nobody listens.
-            drop(answer.send(poll_ready(&addresses, limit_ms).await));
+            answer.send(poll_ready(&addresses, limit_ms).await).ok();
         });
         let late = answered.await.expect("the observer's machine is never stopped");
         late.into_iter().map(|(at, heard)| self.complaint(NodeNo(at as u32 + 1), &heard)).collect()

@@ -58,8 +58,7 @@ fn run_system(plan: &Plan, keep_trace: bool, system: Arc<dyn System>) -> (Report
         keep_trace: if keep_trace { Keep::All } else { Keep::Nothing },
     };
     let shared = Arc::new(plan.clone());
-    let finished =
-        starling_world::run(config, async move { drive(shared, system).await });
+    let finished = starling_world::run(config, async move { drive(shared, system).await });
     let driven = finished.output;
     let (verdict, explanation) = judge(&driven);
     let report = Report {

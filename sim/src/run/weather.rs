@@ -128,9 +128,11 @@ impl Weather {
             FaultKind::ClockStep { node, ms } => {
                 clock::step(machine(node), if begins { *ms } else { -ms });
             }
-            FaultKind::SlowDisk { node, .. }
-            | FaultKind::FailingFsync { node, .. }
-            | FaultKind::DiskFull { node, .. } => self.set_disk(*node, fault, begins),
+            FaultKind::SlowDisk { node, .. } => self.set_disk_speed(*node),
+            FaultKind::FailingFsync { node, count } => {
+                disk::fail_syncs(machine(node), if begins { u64::from(*count) } else { 0 });
+            }
+            FaultKind::DiskFull { node, .. } => self.set_disk_room(*node),
         }
     }
 
@@ -149,9 +151,9 @@ impl Weather {
             link::set(self.cluster.node_machine(from), self.cluster.node_machine(to), spec);
         }
         for node in self.plan.node_numbers() {
-            let cut = active
-                .iter()
-                .any(|kind| matches!(kind, FaultKind::Isolate { node: n, clients: true } if *n == node));
+            let cut = active.iter().any(
+                |kind| matches!(kind, FaultKind::Isolate { node: n, clients: true } if *n == node),
+            );
             let machine = self.cluster.node_machine(node);
             for client in self.plan.client_numbers() {
                 let client = self.cluster.client_machine(client);
@@ -166,27 +168,33 @@ impl Weather {
         if self.cuts(kind, a, b) {
             spec.blocked = true;
         }
-        match kind {
-            FaultKind::SlowLink { from, to, extra_ms } if (*from, *to) == (a, b) => {
-                spec.delay_min += Duration::from_millis(*extra_ms);
-                spec.delay_max += Duration::from_millis(2 * extra_ms);
-            }
-            FaultKind::LossyLink { from, to, loss_ppm } if (*from, *to) == (a, b) => {
-                spec.loss = spec.loss.max(f64::from(*loss_ppm) / 1e6);
-            }
-            _ => {}
+        if let FaultKind::SlowLink { from, to, extra_ms } = kind
+            && (*from, *to) == (a, b)
+        {
+            spec.delay_min += Duration::from_millis(*extra_ms);
+            spec.delay_max += Duration::from_millis(2 * extra_ms);
+        }
+        if let FaultKind::LossyLink { from, to, loss_ppm } = kind
+            && (*from, *to) == (a, b)
+        {
+            spec.loss = spec.loss.max(f64::from(*loss_ppm) / 1e6);
         }
     }
 
     /// Whether `kind` cuts the link from `a` to `b`.
     fn cuts(&self, kind: &FaultKind, a: NodeNo, b: NodeNo) -> bool {
         let zone = |node: NodeNo| self.plan.nodes[node.0 as usize - 1].zone;
-        match kind {
-            FaultKind::Partition { side } => side.contains(&a) != side.contains(&b),
-            FaultKind::OneWay { from, to } => from.contains(&a) && to.contains(&b),
-            FaultKind::Isolate { node, .. } => (*node == a) != (*node == b),
-            FaultKind::ZoneSplit { zone: cut } => (zone(a) == *cut) != (zone(b) == *cut),
-            _ => false,
+        let splits = |part: &dyn Fn(NodeNo) -> bool| part(a) != part(b);
+        if let FaultKind::Partition { side } = kind {
+            splits(&|node| side.contains(&node))
+        } else if let FaultKind::OneWay { from, to } = kind {
+            from.contains(&a) && to.contains(&b)
+        } else if let FaultKind::Isolate { node: alone, .. } = kind {
+            splits(&|node| node == *alone)
+        } else if let FaultKind::ZoneSplit { zone: cut } = kind {
+            splits(&|node| zone(node) == *cut)
+        } else {
+            false
         }
     }
 
@@ -213,37 +221,41 @@ impl Weather {
 
     fn set_drift(&self, node: NodeNo) {
         const MOST: i64 = 100_000;
-        let usual = self.plan.nodes[node.0 as usize - 1].drift_ppm;
-        let drift = self.active().iter().fold(usual, |sum, kind| match kind {
-            FaultKind::ClockDrift { node: n, ppm } if *n == node => sum + ppm,
-            _ => sum,
-        });
+        let mut drift = self.plan.nodes[node.0 as usize - 1].drift_ppm;
+        for kind in self.active() {
+            if let FaultKind::ClockDrift { node: n, ppm } = kind
+                && *n == node
+            {
+                drift += ppm;
+            }
+        }
         clock::drift(self.cluster.node_machine(node), drift.clamp(-MOST, MOST) as i32);
     }
 
-    fn set_disk(&self, node: NodeNo, fault: &Fault, begins: bool) {
-        let machine = self.cluster.node_machine(node);
-        let active = self.active();
-        match &fault.what {
-            FaultKind::SlowDisk { .. } => {
-                let factor = active.iter().fold(1, |worst, kind| match kind {
-                    FaultKind::SlowDisk { node: n, factor } if *n == node => worst.max(*factor),
-                    _ => worst,
-                });
-                disk::slow(machine, f64::from(factor));
-            }
-            FaultKind::FailingFsync { count, .. } => {
-                disk::fail_syncs(machine, if begins { u64::from(*count) } else { 0 });
-            }
-            _ => {
-                let room = active.iter().filter_map(|kind| match kind {
-                    FaultKind::DiskFull { node: n, room_bytes } if *n == node => Some(*room_bytes),
-                    _ => None,
-                });
-                let capacity = room.min().map(|room| disk::used(machine) + room);
-                disk::limit_capacity(machine, capacity);
+    fn set_disk_speed(&self, node: NodeNo) {
+        let mut slowest = 1;
+        for kind in self.active() {
+            if let FaultKind::SlowDisk { node: n, factor } = kind
+                && *n == node
+            {
+                slowest = slowest.max(*factor);
             }
         }
+        disk::slow(self.cluster.node_machine(node), f64::from(slowest));
+    }
+
+    fn set_disk_room(&self, node: NodeNo) {
+        let machine = self.cluster.node_machine(node);
+        let mut capacity: Option<u64> = None;
+        for kind in self.active() {
+            if let FaultKind::DiskFull { node: n, room_bytes } = kind
+                && *n == node
+            {
+                let limit = disk::used(machine) + room_bytes;
+                capacity = Some(capacity.map_or(limit, |other| other.min(limit)));
+            }
+        }
+        disk::limit_capacity(machine, capacity);
     }
 
     fn node_pairs(&self) -> Vec<(NodeNo, NodeNo)> {
@@ -285,8 +297,9 @@ impl Weather {
 
     /// Links that are bad all the time, by the plan's own links.
     fn rough_links(&self) -> Vec<Disturbance> {
-        let rough =
-            |link: Link| link.loss_ppm > 0 || link.reorder_ppm > 0 || link.bandwidth_bytes_per_s.is_some();
+        let rough = |link: Link| {
+            link.loss_ppm > 0 || link.reorder_ppm > 0 || link.bandwidth_bytes_per_s.is_some()
+        };
         let links = &self.plan.links;
         let mut bad = Vec::new();
         if rough(links.within_zone) || rough(links.across_zones) {
@@ -306,7 +319,11 @@ impl Weather {
         }
         let end_ns = starling_world::now();
         bad.into_iter()
-            .map(|(from, to)| Disturbance { fault: Felt::LinkBad { from, to }, start_ns: 0, end_ns })
+            .map(|(from, to)| Disturbance {
+                fault: Felt::LinkBad { from, to },
+                start_ns: 0,
+                end_ns,
+            })
             .collect()
     }
 }
