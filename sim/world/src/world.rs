@@ -125,7 +125,8 @@ pub(crate) struct World {
     later: BTreeMap<(u64, u64), Later>,
     scheduled: u64,
     armed: BTreeSet<u64>,
-    driver: Waker,
+    /// Set at the driver's first turn; nothing is armed before.
+    driver: Option<Waker>,
     driver_turns: u64,
     /// Called when the current borrow ends.
     pub(crate) wake: Vec<Waker>,
@@ -158,7 +159,7 @@ impl World {
             later: BTreeMap::new(),
             scheduled: 0,
             armed: BTreeSet::new(),
-            driver: Waker::noop().clone(),
+            driver: None,
             driver_turns: 0,
             wake: Vec::new(),
             machines: vec![Machine::harness()],
@@ -194,25 +195,24 @@ impl World {
         if self.armed.first().is_some_and(|first| *first <= at_ns) {
             return;
         }
+        let Some(driver) = &self.driver else { return };
         let now = self.now();
         let instant = self.clock.now_instant() + Duration::from_nanos(at_ns.saturating_sub(now));
         // madsim's constructor insists on a millisecond at least; `reset` does not.
         let mut sleep = self.clock.sleep_until(instant);
         let mut sleep = Pin::new(&mut sleep);
         sleep.as_mut().reset(instant);
-        match sleep.poll(&mut Context::from_waker(&self.driver)) {
+        match sleep.poll(&mut Context::from_waker(driver)) {
             Poll::Pending => {
                 self.armed.insert(at_ns);
             }
-            Poll::Ready(()) => self.wake.push(self.driver.clone()),
+            Poll::Ready(()) => self.wake.push(driver.clone()),
         }
     }
 
     /// Handles everything that is due.
     fn turn(&mut self, cx: &Context<'_>) {
-        if !self.driver.will_wake(cx.waker()) {
-            self.driver = cx.waker().clone();
-        }
+        self.driver.get_or_insert_with(|| cx.waker().clone());
         let now = self.now();
         while self.armed.first().is_some_and(|at_ns| *at_ns <= now) {
             self.armed.pop_first();
