@@ -125,7 +125,7 @@ pub(crate) struct World {
     later: BTreeMap<(u64, u64), Later>,
     scheduled: u64,
     armed: BTreeSet<u64>,
-    /// The driver task's waker, once it has run for the first time.
+    /// Set at the driver's first turn; nothing is armed before.
     driver: Option<Waker>,
     driver_turns: u64,
     /// Called when the current borrow ends.
@@ -195,7 +195,6 @@ impl World {
         if self.armed.first().is_some_and(|first| *first <= at_ns) {
             return;
         }
-        // Before its first turn the driver cannot be woken, and that turn arms what is due next.
         let Some(driver) = &self.driver else { return };
         let now = self.now();
         let instant = self.clock.now_instant() + Duration::from_nanos(at_ns.saturating_sub(now));
@@ -213,9 +212,7 @@ impl World {
 
     /// Handles everything that is due.
     fn turn(&mut self, cx: &Context<'_>) {
-        if !self.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
-            self.driver = Some(cx.waker().clone());
-        }
+        self.driver.get_or_insert_with(|| cx.waker().clone());
         let now = self.now();
         while self.armed.first().is_some_and(|at_ns| *at_ns <= now) {
             self.armed.pop_first();

@@ -221,11 +221,6 @@ impl Outgoing {
         self.peer_edge = self.peer_edge.max(edge);
         news
     }
-
-    /// True when all that was written has been sent.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.unsent.is_empty()
-    }
 }
 
 impl Incoming {
