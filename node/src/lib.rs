@@ -5,4 +5,6 @@ pub mod client;
 pub mod config;
 pub mod domain;
 pub mod http;
+pub mod rpc;
 pub mod runtime;
+pub mod storage;

@@ -155,9 +155,15 @@ pub const FIELDS: &[Field] = &[
     ),
     field(
         "timeouts.request_ms",
-        Kind::Number { min: 1, max: super::REQUEST_MS_MAX },
+        Kind::Number { min: 1, max: 60_000 },
         Default::Number(5_000),
         "a request, unless it says with ?timeout_ms=",
+    ),
+    field(
+        "timeouts.request_max_ms",
+        Kind::Number { min: 1, max: 60_000 },
+        Default::Number(60_000),
+        "the most that a request may ask for with ?timeout_ms=",
     ),
     field(
         "timeouts.connect_ms",
@@ -176,6 +182,12 @@ pub const FIELDS: &[Field] = &[
         Kind::Number { min: 1, max: 600_000 },
         Default::Number(30_000),
         "reading a request's body",
+    ),
+    field(
+        "timeouts.write_ms",
+        Kind::Number { min: 1, max: 600_000 },
+        Default::Number(10_000),
+        "a client taking a part of an answer",
     ),
     field(
         "timeouts.idle_ms",
@@ -240,13 +252,13 @@ pub const FIELDS: &[Field] = &[
     field(
         "storage.memtable_bytes_max",
         Kind::Number { min: 4_096, max: 68_719_476_736 },
-        Default::Number(268_435_456),
-        "values kept in memory",
+        Default::Number(1_073_741_824),
+        "objects kept in memory; a write that needs more is refused",
     ),
     field(
         "storage.gather_us",
         Kind::Number { min: 0, max: 100_000 },
-        Default::Number(0),
+        Default::Number(1_000),
         "how long the commit log waits for company before an fsync",
     ),
     field(
@@ -293,8 +305,8 @@ pub(super) fn names_in(section: &str) -> Vec<&'static str> {
 /// stands: the first of three nodes on one machine.
 pub fn example() -> String {
     let mut out = String::from(
-        "# Starling: the configuration of one node. Every field is shown; those that are commented\n\
-         # out are at their defaults. An environment variable overrides a field: STARLING_HTTP,\n\
+        "# Starling: the configuration of one node. Every field is shown with its default; what has\n\
+         # one may be left out. An environment variable overrides a field: STARLING_HTTP,\n\
          # STARLING_STORAGE__SYNC (two underscores for each dot).\n",
     );
     let mut section = "";

@@ -23,14 +23,10 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub use address::HostPort;
 pub use mistakes::{ConfigErrors, Mistake};
 
 /// The largest value that `limits.pair_bytes` may be set to.
 pub const PAIR_BYTES_MAX: usize = 1024 * 1024;
-
-/// The largest value that `timeouts.request_ms`, and with it `?timeout_ms=`, may be set to.
-pub const REQUEST_MS_MAX: u64 = 60_000;
 
 /// The most members of a cluster.
 pub const MEMBERS_MAX: usize = 1024;
@@ -44,10 +40,10 @@ pub struct Config {
     pub node: String,
     /// The folder of everything that this node keeps.
     pub data: PathBuf,
-    /// Where clients are listened for.
-    pub http: HostPort,
-    /// Where other nodes are listened for.
-    pub rpc: HostPort,
+    /// Where clients are listened for, as `host:port`.
+    pub http: String,
+    /// Where other nodes are listened for, as `host:port`.
+    pub rpc: String,
     /// Worker threads; 0: one for each core.
     pub threads: usize,
     /// Every node of the cluster, this one among them, in the order of the file.
@@ -71,10 +67,10 @@ pub struct Config {
 pub struct Member {
     /// Its name, unique in the cluster. Its place on the ring follows from it.
     pub name: String,
-    /// Where the other nodes reach it.
-    pub rpc: HostPort,
-    /// Where clients reach it.
-    pub http: HostPort,
+    /// Where the other nodes reach it, as `host:port`.
+    pub rpc: String,
+    /// Where clients reach it, as `host:port`.
+    pub http: String,
     /// Its zone: replicas of a key are kept in distinct zones where possible.
     pub zone: String,
     /// How many points it has on the ring; 0: it owns nothing and only coordinates (a proxy).
@@ -94,7 +90,7 @@ pub struct Ring {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Replication {
     /// Home replicas of each key.
-    pub n: u32,
+    pub n: u8,
     /// Replies that a read waits for, unless the request says.
     pub r: Quorum,
     /// Acks that a write waits for, unless the request says.
@@ -111,7 +107,7 @@ pub enum Quorum {
     /// All N.
     All,
     /// This many; from 1 to N.
-    Count(u32),
+    Count(u8),
 }
 
 /// How long things may take, in milliseconds.
@@ -119,12 +115,16 @@ pub enum Quorum {
 pub struct Timeouts {
     /// A request, unless it says with `?timeout_ms=`.
     pub request_ms: u64,
+    /// The most that a request may ask for with `?timeout_ms=`.
+    pub request_max_ms: u64,
     /// Connecting to another node.
     pub connect_ms: u64,
     /// From the first byte of a request to the end of its headers.
     pub header_read_ms: u64,
     /// From the end of a request's headers to the end of its body.
     pub body_read_ms: u64,
+    /// A client taking a part of an answer.
+    pub write_ms: u64,
     /// A client's connection between two requests.
     pub idle_ms: u64,
     /// Requests that are under way when the node is told to stop.
@@ -155,7 +155,7 @@ pub struct Storage {
     pub sync: Sync,
     /// Bytes of a commit log segment, after which the next is begun.
     pub segment_bytes: u64,
-    /// Bytes of a memtable, past which it is written out.
+    /// Bytes of objects in memory; a write that would need more is refused.
     pub memtable_bytes_max: u64,
     /// Microseconds that the commit log waits for more writes before it syncs; 0: none.
     pub gather_us: u64,
@@ -248,14 +248,15 @@ impl Config {
 
 impl Member {
     /// A member in the default zone with the default number of vnodes.
-    pub fn new(name: &str, rpc: impl Into<HostPort>, http: impl Into<HostPort>) -> Member {
+    /// The addresses are `host:port`.
+    pub fn new(name: &str, rpc: impl Into<String>, http: impl Into<String>) -> Member {
         read::default_member(name, rpc.into(), http.into())
     }
 }
 
 impl Quorum {
     /// How many of `n` replicas this asks for.
-    pub fn of(self, n: u32) -> u32 {
+    pub fn of(self, n: u8) -> u8 {
         match self {
             Quorum::One => 1,
             Quorum::Quorum => n / 2 + 1,

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::address::HostPort;
 use super::fields::{self, Default, Field, Kind};
 use super::mistakes::{Mistakes, nearest};
 use super::{
-    Config, ConfigErrors, HostPort, Limits, Log, LogFormat, LogLevel, MEMBERS_MAX, Member, Quorum,
+    Config, ConfigErrors, Limits, Log, LogFormat, LogLevel, MEMBERS_MAX, Member, Quorum,
     Replication, Ring, Storage, Sync, Timeouts,
 };
 
@@ -45,7 +46,7 @@ pub(super) fn defaults() -> Config {
 }
 
 /// See [`Member::new`].
-pub(super) fn default_member(name: &str, rpc: HostPort, http: HostPort) -> Member {
+pub(super) fn default_member(name: &str, rpc: String, http: String) -> Member {
     let (tree, mut unheard) = (Map::new(), Mistakes::default());
     let mut reader = Reader { tree: &tree, at: String::new(), mistakes: &mut unheard };
     Member {
@@ -178,9 +179,11 @@ fn read(tree: &Map<String, Value>, mistakes: &mut Mistakes) -> Config {
 fn timeouts(at: &mut Reader<'_>) -> Timeouts {
     Timeouts {
         request_ms: at.number("timeouts.request_ms"),
+        request_max_ms: at.number("timeouts.request_max_ms"),
         connect_ms: at.number("timeouts.connect_ms"),
         header_read_ms: at.number("timeouts.header_read_ms"),
         body_read_ms: at.number("timeouts.body_read_ms"),
+        write_ms: at.number("timeouts.write_ms"),
         idle_ms: at.number("timeouts.idle_ms"),
         drain_ms: at.number("timeouts.drain_ms"),
     }
@@ -247,8 +250,7 @@ fn members(root: &mut Reader<'_>, vnodes_default: u32) -> Vec<Member> {
             let found = shown(entry);
             root.mistakes.add(at, format!("found {found}; allowed: name, rpc, http, zone, vnodes"));
             // Holds the place, so that the rules between fields count members as the file does.
-            let nowhere = HostPort { host: String::new(), port: 0 };
-            members.push(default_member("", nowhere.clone(), nowhere));
+            members.push(default_member("", String::new(), String::new()));
             continue;
         };
         let mut reader = Reader { tree, at, mistakes: root.mistakes };
@@ -341,10 +343,9 @@ impl Reader<'_> {
         T::try_from(number).unwrap_or_default()
     }
 
-    fn address(&mut self, path: &str, default: Option<&HostPort>) -> HostPort {
-        let written = self.value(known(path)).and_then(Value::as_str);
-        let written = written.and_then(|text| text.parse().ok()).or_else(|| default.cloned());
-        written.unwrap_or_else(|| HostPort { host: "127.0.0.1".to_owned(), port: 0 })
+    fn address(&mut self, path: &str, default: Option<&String>) -> String {
+        let written = self.value(known(path)).and_then(Value::as_str).map(str::to_owned);
+        written.or_else(|| default.cloned()).unwrap_or_else(|| "127.0.0.1:0".to_owned())
     }
 
     fn quorum(&mut self, path: &str) -> Quorum {
@@ -363,7 +364,7 @@ fn quorum(value: &Value) -> Option<Quorum> {
         Some("all") => Some(Quorum::All),
         Some(_) => None,
         None => {
-            let count = u32::try_from(value.as_u64()?).ok()?;
+            let count = u8::try_from(value.as_u64()?).ok()?;
             (count > 0).then_some(Quorum::Count(count))
         }
     }
@@ -421,7 +422,7 @@ pub(super) fn check(config: &Config, mistakes: &mut Mistakes) {
     }
     let owners = members.iter().filter(|member| member.vnodes > 0).count();
     let n = replication.n;
-    if owners < n as usize && !mistakes.under("members") && !mistakes.under("replication.n") {
+    if owners < usize::from(n) && !mistakes.under("members") && !mistakes.under("replication.n") {
         let problem = format!("found {n}; allowed: at most {owners}, the members that own data");
         mistakes.add("replication.n", problem);
     }
@@ -429,6 +430,11 @@ pub(super) fn check(config: &Config, mistakes: &mut Mistakes) {
         if !(1..=n).contains(&quorum.of(n)) && !mistakes.under("replication.n") {
             mistakes.add(path, format!("found {quorum}; allowed: at most replication.n, {n}"));
         }
+    }
+    let (default, most) = (config.timeouts.request_ms, config.timeouts.request_max_ms);
+    if default > most && !mistakes.under("timeouts") {
+        let problem = format!("found {default}; allowed: at most timeouts.request_max_ms, {most}");
+        mistakes.add("timeouts.request_ms", problem);
     }
 }
 
@@ -449,7 +455,7 @@ fn check_members(members: &[Member], mistakes: &mut Mistakes) {
             if mistakes.at(&path) {
                 continue;
             }
-            if address.port == 0 {
+            if address.ends_with(":0") {
                 mistakes.add(path, "found port 0; allowed: the port that others connect to");
             } else if !addresses.insert(address) {
                 mistakes.add(path, format!("{address} is used twice among the members"));

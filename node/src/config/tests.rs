@@ -11,7 +11,7 @@ fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn member(name: &str, number: u16) -> Member {
-    let at = |port: u16| HostPort { host: "127.0.0.1".to_owned(), port };
+    let at = |port: u16| format!("127.0.0.1:{port}");
     Member::new(name, at(7000 + number), at(8000 + number))
 }
 
@@ -33,7 +33,7 @@ fn a_small_file_is_the_defaults() {
     let config = Config::from_yaml(SMALL, &no_env()).unwrap();
     assert_eq!(config, Config::new("demo", "b", three()));
     assert_eq!(config.check(), Ok(()));
-    assert_eq!(config.http.to_string(), "127.0.0.1:8002");
+    assert_eq!(config.http, "127.0.0.1:8002");
     assert_eq!(config.members[1].vnodes, 256);
     assert_eq!(config.timeouts.request_ms, 5_000);
     assert_eq!(config.limits.pair_bytes, 10_240);
@@ -67,7 +67,8 @@ members:
 ring: {partitions: 64, vnodes: 8}
 replication: {n: 1, r: one, w: 1}
 timeouts:
-  {request_ms: 60000, connect_ms: 2, header_read_ms: 3, body_read_ms: 4, idle_ms: 5, drain_ms: 6}
+  {request_ms: 9, request_max_ms: 60000, connect_ms: 2, header_read_ms: 3, body_read_ms: 4,
+   write_ms: 8, idle_ms: 5, drain_ms: 6}
 limits:
   pair_bytes: 1048576
   siblings: 7
@@ -80,21 +81,23 @@ log: {format: json, level: trace}
 ";
     let config = Config::from_yaml(text, &no_env()).unwrap();
     let mut expected = Config::new("c1", "a", vec![]);
-    let host = |text: &str| text.parse::<HostPort>().unwrap();
-    let mut a = Member::new("a", host("a.internal:81"), host("a.internal:80"));
+    let mut a = Member::new("a", "a.internal:81", "a.internal:80");
     (a.zone, a.vnodes) = ("z".to_owned(), 7);
-    let mut p = Member::new("p", host("p:1"), host("p:2"));
+    let mut p = Member::new("p", "p:1", "p:2");
     p.vnodes = 0;
     expected.members = vec![a, p];
     expected.data = PathBuf::from("/var/lib/starling");
-    (expected.http, expected.rpc, expected.threads) = (host("0.0.0.0:80"), host("[::]:81"), 4);
+    (expected.http, expected.rpc) = ("0.0.0.0:80".to_owned(), "[::]:81".to_owned());
+    expected.threads = 4;
     expected.ring = Ring { partitions: 64, vnodes: 8 };
     expected.replication = Replication { n: 1, r: Quorum::One, w: Quorum::Count(1) };
     expected.timeouts = Timeouts {
-        request_ms: 60_000,
+        request_ms: 9,
+        request_max_ms: 60_000,
         connect_ms: 2,
         header_read_ms: 3,
         body_read_ms: 4,
+        write_ms: 8,
         idle_ms: 5,
         drain_ms: 6,
     };
@@ -128,7 +131,7 @@ fn the_environment_overrides_single_fields() {
     ]);
     let config = Config::from_yaml(SMALL, &env).unwrap();
     let mut expected = Config::new("demo", "c", three());
-    expected.http = "0.0.0.0:9".parse().unwrap();
+    expected.http = "0.0.0.0:9".to_owned();
     expected.storage.sync = Sync::Interval;
     expected.replication.r = Quorum::Count(3);
     expected.members[0].zone = "east".to_owned();
@@ -179,7 +182,7 @@ log: { level: verbose, colour: true }
       members[3].vnodes: found 1.5; allowed: a whole number from 0 to 4096
       http: found "localhost"; allowed: host:port, such as 10.0.0.5:7001
       replication.r: found "most"; allowed: one, quorum, all, or a number from 1 to replication.n
-      timeouts: found 5; allowed: request_ms, connect_ms, header_read_ms, body_read_ms, idle_ms, drain_ms
+      timeouts: found 5; allowed: request_ms, request_max_ms, connect_ms, header_read_ms, body_read_ms, write_ms, idle_ms, drain_ms
       limits.pair_bytes: found 1048577; allowed: a whole number from 1 to 1048576
       storage.sync: found a list; allowed: always or interval
       log.colour: no such field; allowed here: format, level
@@ -193,12 +196,13 @@ log: { level: verbose, colour: true }
 
 #[test]
 fn rules_between_fields_are_checked() {
-    let text = format!("{SMALL}replication: {{ n: 4, w: 5 }}");
+    let text = format!("{SMALL}replication: {{ n: 4, w: 5 }}\ntimeouts: {{ request_max_ms: 9 }}");
     let env = env(&[("STARLING_NODE", "z")]);
     insta::assert_snapshot!(Config::from_yaml(&text, &env).unwrap_err(), @r#"
-    2 mistakes in the configuration:
+    3 mistakes in the configuration:
       node: found "z"; allowed: the name of a member: a, b, c
       replication.n: found 4; allowed: at most 3, the members that own data
+      timeouts.request_ms: found 5000; allowed: at most timeouts.request_max_ms, 9
     "#);
 }
 

@@ -1,7 +1,7 @@
 //! Files of the machine that asks.
 //!
-//! When things happen: a call first takes its time ([`Disk`](crate::disk::Disk) draws it from
-//! the machine's disk stream), then has its whole effect in one moment, then returns. So
+//! When things happen: a call first takes its time ([`Disk`] draws it from the machine's disk
+//! stream), then has its whole effect in one moment, then returns. So
 //!
 //! - a call that is under way when its process dies has no effect (what a crash may do to calls that
 //!   *did* take effect and were not synced, is the disk's business);

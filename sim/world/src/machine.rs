@@ -141,6 +141,8 @@ pub(crate) struct Machine {
     pub(crate) started_reading: u64,
     pub(crate) disk: Disk,
     pub(crate) dice: Rng,
+    /// How often each purpose asked for a generator since the last start.
+    pub(crate) forks: BTreeMap<String, u64>,
 }
 
 /// A process that is not dead.
@@ -149,8 +151,6 @@ pub(crate) struct Process {
     paused: bool,
     pub(crate) stop_asked: bool,
     pub(crate) stop_waiters: Waiters,
-    /// How often each purpose asked for a generator.
-    pub(crate) forks: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -178,6 +178,7 @@ impl Machine {
             started_reading: 0,
             disk,
             dice,
+            forks: BTreeMap::new(),
         }
     }
 }
@@ -237,8 +238,8 @@ impl World {
             paused: false,
             stop_asked: false,
             stop_waiters: Waiters::default(),
-            forks: BTreeMap::new(),
         });
+        machine.forks.clear();
         let process = ProcessId { machine: id, epoch: machine.epoch };
         self.processes.insert(node, process);
         self.emit(process, "process_start", 0, 0);

@@ -36,6 +36,15 @@ pub fn current() -> ProcessId {
     world::with(|w| w.current())
 }
 
+/// Does something in the name of the running process; if that is dead, nothing, for ever: its task
+/// is about to be dropped.
+pub(crate) async fn when_alive<R>(act: impl FnOnce(&mut World, ProcessId) -> R) -> R {
+    match world::with(|w| w.current_alive().map(|process| act(w, process))) {
+        Some(result) => result,
+        None => std::future::pending().await,
+    }
+}
+
 impl World {
     /// The process whose task is running now.
     pub(crate) fn current(&self) -> ProcessId {
@@ -43,10 +52,12 @@ impl World {
         self.processes.get(&node).copied().unwrap_or(ProcessId::HARNESS)
     }
 
-    /// False from the moment at which `process` was killed, exited or lost power.
+    /// False from the moment at which `process` was killed, exited or lost power. The harness does
+    /// not die.
     pub(crate) fn is_alive(&self, process: ProcessId) -> bool {
         let machine = &self.machines[process.machine.0 as usize];
-        machine.epoch == process.epoch && machine.process.is_some()
+        let current = machine.epoch == process.epoch && machine.process.is_some();
+        current || process == ProcessId::HARNESS
     }
 
     /// The process whose task is running now, unless it is dead.

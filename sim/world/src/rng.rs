@@ -15,12 +15,9 @@ pub fn fork(purpose: &str) -> Rng {
     world::with(|w| {
         let process = w.current();
         let machine = &mut w.machines[process.machine.0 as usize];
-        let ordinal = machine.process.as_mut().map_or(0, |running| {
-            let asked = running.forks.entry(purpose.to_owned()).or_default();
-            *asked += 1;
-            *asked
-        });
-        let key = [u64::from(process.machine.0), u64::from(process.epoch), ordinal];
+        let ordinal = machine.forks.entry(purpose.to_owned()).or_default();
+        *ordinal += 1;
+        let key = [u64::from(process.machine.0), u64::from(process.epoch), *ordinal];
         let mut name = String::from("fork/");
         name.push_str(purpose);
         stream(w.seed, &name, &key)

@@ -137,6 +137,31 @@ pub fn emit(kind: &'static str, a: u64, b: u64) {
     });
 }
 
+/// Has `action` happen at the `nth` event of `kind` from now on that concerns `machine` (1: the
+/// next one), right after the step that wrote it and before the task that did goes on: this is how
+/// a fault is tied to an event.
+///
+/// # Panics
+/// When `nth` is 0.
+pub fn on(
+    machine: MachineId,
+    kind: &'static str,
+    nth: u64,
+    action: impl FnOnce() + Send + 'static,
+) {
+    assert!(nth > 0, "events are counted from 1");
+    let hook = Hook { machine, kind, left: nth, action: Box::new(action) };
+    world::with(|w| w.hooks.push(hook));
+}
+
+/// Something that waits for an event.
+pub(crate) struct Hook {
+    machine: MachineId,
+    kind: &'static str,
+    left: u64,
+    pub(crate) action: Box<dyn FnOnce() + Send>,
+}
+
 /// The digest so far.
 pub fn digest() -> u128 {
     world::with(|w| w.trace.digest())
@@ -150,11 +175,22 @@ pub fn count(kind: &str) -> u64 {
 impl World {
     /// Writes an event of `process`, now.
     pub(crate) fn emit(&mut self, process: ProcessId, kind: &'static str, a: u64, b: u64) {
+        for hook in &mut self.hooks {
+            if hook.machine == process.machine && hook.kind == kind {
+                hook.left = hook.left.saturating_sub(1);
+                self.hook_is_due |= hook.left == 0;
+            }
+        }
         let at_ns = self.now();
         self.trace.push(Event { at_ns, process, kind, a, b });
-        if !self.watches.is_empty() {
-            self.watch(process.machine, kind);
+    }
+
+    /// Takes out the hooks whose event has come.
+    pub(crate) fn due_hooks(&mut self) -> Vec<Hook> {
+        if !std::mem::take(&mut self.hook_is_due) {
+            return Vec::new();
         }
+        self.hooks.extract_if(.., |hook| hook.left == 0).collect()
     }
 
     /// Writes an event that concerns a machine, whatever runs on it.

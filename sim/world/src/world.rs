@@ -24,8 +24,7 @@ use crate::net::kernel::{Happening, Net};
 use crate::process::ProcessId;
 use crate::slab::{Id, Slab};
 use crate::time::Timer;
-use crate::trace::{Keep, Trace};
-use crate::watch::Watch;
+use crate::trace::{Hook, Keep, Trace};
 
 /// What a run is made of, but for the program itself.
 #[derive(Clone, Copy, Debug)]
@@ -61,13 +60,16 @@ where
     F::Output: Send + 'static,
 {
     // A new thread, since madsim seeds the standard library's hash keys once for each thread.
-    let world =
-        std::thread::Builder::new().name("world".into()).spawn(move || execute(config, main));
+    let thread = std::thread::Builder::new().name("world".into()).stack_size(STACK_BYTES);
+    let world = thread.spawn(move || execute(config, main));
     match world.expect("the operating system gives the simulation one thread").join() {
         Ok(finished) => finished,
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }
+
+/// Unoptimised futures are large, and the whole program of a run lives on this stack.
+const STACK_BYTES: usize = 32 << 20;
 
 fn execute<F: Future>(config: Config, main: F) -> Finished<F::Output> {
     let schedule = crate::rng::number(config.seed, "schedule", &[]);
@@ -102,17 +104,20 @@ pub(crate) fn with<R>(access: impl FnOnce(&mut World) -> R) -> R {
 
 /// [`with`], or nothing when there is no world: for destructors, which may run after its end.
 pub(crate) fn with_if<R>(access: impl FnOnce(&mut World) -> R) -> Option<R> {
-    let (result, wake) = WORLD
+    let (result, wake, hooks) = WORLD
         .try_with(|cell| {
             let mut borrow = cell.borrow_mut();
             let world = borrow.as_mut()?;
             let result = access(world);
-            Some((result, std::mem::take(&mut world.wake)))
+            Some((result, std::mem::take(&mut world.wake), world.due_hooks()))
         })
         .ok()
         .flatten()?;
     for waker in wake {
         waker.wake();
+    }
+    for hook in hooks {
+        (hook.action)();
     }
     Some(result)
 }
@@ -126,7 +131,7 @@ pub(crate) struct World {
     later: BTreeMap<(u64, u64), Later>,
     scheduled: u64,
     armed: BTreeSet<u64>,
-    /// The driver task's waker, once it has run for the first time.
+    /// Set at the driver's first turn; nothing is armed before.
     driver: Option<Waker>,
     driver_turns: u64,
     /// Called when the current borrow ends.
@@ -137,8 +142,8 @@ pub(crate) struct World {
     pub(crate) links: Links,
     pub(crate) net: Net,
     pub(crate) trace: Trace,
-    pub(crate) watches: Vec<Watch>,
-    pub(crate) watches_made: u64,
+    pub(crate) hooks: Vec<Hook>,
+    pub(crate) hook_is_due: bool,
 }
 
 /// Something that will happen.
@@ -171,8 +176,8 @@ impl World {
             links: Links::new(config.seed),
             net: Net::new(config.seed),
             trace: Trace::new(config.keep_trace),
-            watches: Vec::new(),
-            watches_made: 0,
+            hooks: Vec::new(),
+            hook_is_due: false,
         }
     }
 
@@ -200,7 +205,6 @@ impl World {
         if self.armed.first().is_some_and(|first| *first <= at_ns) {
             return;
         }
-        // Before its first turn the driver cannot be woken, and that turn arms what is due next.
         let Some(driver) = &self.driver else { return };
         let now = self.now();
         let instant = self.clock.now_instant() + Duration::from_nanos(at_ns.saturating_sub(now));
@@ -218,9 +222,7 @@ impl World {
 
     /// Handles everything that is due.
     fn turn(&mut self, cx: &Context<'_>) {
-        if !self.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
-            self.driver = Some(cx.waker().clone());
-        }
+        self.driver.get_or_insert_with(|| cx.waker().clone());
         let now = self.now();
         while self.armed.first().is_some_and(|at_ns| *at_ns <= now) {
             self.armed.pop_first();

@@ -64,7 +64,7 @@ pub(super) fn play<F>(row: fn(PathBuf) -> F) -> Vec<String>
 where
     F: Future<Output = Vec<String>> + Send + 'static,
 {
-    simulated(async move {
+    simulated(move || async move {
         let machine = starling_world::machine::add("m1", [10, 0, 0, 1]);
         play_on(machine, row).await
     })
@@ -81,7 +81,7 @@ where
     F: Future<Output = Vec<String>> + Send + 'static,
     G: Future<Output = Vec<String>> + Send + 'static,
 {
-    simulated(async move {
+    simulated(move || async move {
         let machine = starling_world::machine::add("m1", [10, 0, 0, 1]);
         let mut found = play_on(machine, before).await;
         starling_world::machine::kill_process(machine);
@@ -90,15 +90,22 @@ where
     })
 }
 
+/// What `main` finds, which must be the same under ten seeds.
 #[cfg(madsim)]
-fn simulated<F>(main: F) -> F::Output
+fn simulated<F>(main: impl Fn() -> F) -> Vec<String>
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future<Output = Vec<String>> + Send + 'static,
 {
     let keep_trace = starling_world::trace::Keep::Nothing;
-    let config = starling_world::Config { seed: 1, wall_start_ms: 1_700_000_000_000, keep_trace };
-    starling_world::run(config, main).output
+    let found = |seed| {
+        let config = starling_world::Config { seed, wall_start_ms: 1_700_000_000_000, keep_trace };
+        starling_world::run(config, main()).output
+    };
+    let first = found(1);
+    for seed in 2..=10 {
+        assert_eq!(found(seed), first, "seed {seed} differs from seed 1");
+    }
+    first
 }
 
 /// Plays a row in a new process, which lives on after it.

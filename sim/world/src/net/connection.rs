@@ -97,6 +97,7 @@ pub(crate) struct Outgoing {
     /// Since when nothing has got through.
     pub(crate) stalled_since: Option<u64>,
     pub(crate) timer_armed: bool,
+    pub(crate) probe_armed: bool,
 }
 
 /// The incoming stream.
@@ -176,6 +177,7 @@ impl Outgoing {
             backoff: 0,
             stalled_since: None,
             timer_armed: false,
+            probe_armed: false,
         }
     }
 
@@ -193,8 +195,22 @@ impl Outgoing {
 
     /// Takes what may be sent next, at most `limit` bytes.
     pub(crate) fn next_segment(&mut self, limit: usize) -> Option<Segment> {
+        let window = self.peer_edge.saturating_sub(self.next);
+        self.take(limit, usize::try_from(window).unwrap_or(usize::MAX))
+    }
+
+    /// True when there are bytes to send and the peer has no room for them.
+    pub(crate) fn is_held(&self) -> bool {
+        self.unsent_bytes > 0 && self.peer_edge <= self.next
+    }
+
+    /// Takes one byte, whatever room the peer has.
+    pub(crate) fn probe_segment(&mut self) -> Option<Segment> {
+        self.take(1, 1)
+    }
+
+    fn take(&mut self, limit: usize, window: usize) -> Option<Segment> {
         let seq = self.next;
-        let window = usize::try_from(self.peer_edge.saturating_sub(seq)).unwrap_or(usize::MAX);
         let data = match self.unsent.front_mut() {
             Some(_) if window == 0 => return None,
             Some(front) if front.len() > limit.min(window) => front.split_to(limit.min(window)),
@@ -220,11 +236,6 @@ impl Outgoing {
         self.acked = self.acked.max(ack.min(self.next));
         self.peer_edge = self.peer_edge.max(edge);
         news
-    }
-
-    /// True when all that was written has been sent.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.unsent.is_empty()
     }
 }
 
@@ -305,8 +316,8 @@ impl Incoming {
 
     /// True when the peer should be told without waiting for data to ride on: a good part of its
     /// buffer, or of this one, has become free.
-    pub(crate) fn should_tell(&self, step: usize) -> bool {
-        let step = step as u64;
+    pub(crate) fn should_tell(&self, peer_buffer: usize) -> bool {
+        let step = (self.window.min(peer_buffer) as u64 / 4).max(1);
         self.expected - self.told_ack >= step
             || self.edge() - self.told_edge.min(self.edge()) >= step
     }

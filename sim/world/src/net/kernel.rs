@@ -71,6 +71,8 @@ pub(crate) enum Happening {
     HandshakeRetry(ConnId, u32),
     /// A sender's retransmission timer ends.
     Retransmit(ConnId),
+    /// A sender whose peer had no room left asks whether it still lives.
+    Probe(ConnId),
     /// An acknowledgement was lost: the n-th retry.
     AckRetry(ConnId, u32),
     /// A connection that nobody holds any more has waited long enough for its peer.
@@ -174,6 +176,7 @@ impl World {
             Happening::Arrival(flight) => self.arrive(*flight),
             Happening::HandshakeRetry(id, retry) => self.retry_handshake(id, retry),
             Happening::Retransmit(id) => self.retransmit(id),
+            Happening::Probe(id) => self.probe(id),
             Happening::AckRetry(id, retry) => self.retry_ack(id, retry),
             Happening::Expire(id) => self.forget(id),
         }

@@ -9,7 +9,7 @@ use std::task::Poll;
 use super::address::{ToSocketAddrs, conflicts, errno, free_port, os_error};
 use super::connection::ConnId;
 use super::stream::TcpStream;
-use crate::process::ProcessId;
+use crate::process::{ProcessId, when_alive};
 use crate::slab::Id;
 use crate::world::{self, Waiters, World};
 
@@ -41,7 +41,7 @@ impl TcpListener {
     pub async fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<TcpListener> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no address to bind to");
         for address in addr.target().resolve().await? {
-            match world::with(|w| w.listen(address)) {
+            match when_alive(|w, owner| w.listen(owner, address)).await {
                 Ok((id, local)) => return Ok(TcpListener { id, local }),
                 Err(e) => last = e,
             }
@@ -88,8 +88,11 @@ impl Drop for TcpListener {
 }
 
 impl World {
-    fn listen(&mut self, address: SocketAddr) -> io::Result<(ListenerId, SocketAddr)> {
-        let owner = self.current();
+    fn listen(
+        &mut self,
+        owner: ProcessId,
+        address: SocketAddr,
+    ) -> io::Result<(ListenerId, SocketAddr)> {
         self.check_local(owner, address.ip())?;
         let listeners = &self.net.listeners;
         let host = &mut self.net.hosts[owner.machine.0 as usize];

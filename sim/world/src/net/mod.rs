@@ -12,9 +12,6 @@ pub(crate) mod stream;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 
-#[cfg(test)]
-mod tests;
-
 pub use address::{ToSocketAddrs, lookup_host};
 pub use listener::TcpListener;
 pub use stream::{OwnedReadHalf, OwnedWriteHalf, TcpStream};

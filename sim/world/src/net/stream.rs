@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::address::{ToSocketAddrs, errno, free_port, os_error};
 use super::connection::{ConnId, Connection, Incoming, Outgoing, State};
-use crate::process::ProcessId;
+use crate::process::{MachineId, ProcessId, when_alive};
 use crate::world::{self, World};
 
 /// A TCP connection. Closed when dropped: an orderly end, or a reset if unread bytes were left.
@@ -44,7 +44,7 @@ impl TcpStream {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no address to connect to");
         for address in addr.target().resolve().await? {
             // Closed again if this future is dropped on the way.
-            let stream = TcpStream { end: world::with(|w| w.open(address))? };
+            let stream = TcpStream { end: when_alive(|w, owner| w.open(owner, address)).await? };
             match poll_fn(|cx| stream.end.poll_connected(cx)).await {
                 Ok(()) => return Ok(stream),
                 Err(e) => last = e,
@@ -260,8 +260,7 @@ fn gather(bufs: &[io::IoSlice<'_>], len: usize) -> Bytes {
 
 impl World {
     /// Sends the first SYN to `remote` and says what was opened.
-    fn open(&mut self, remote: SocketAddr) -> io::Result<End> {
-        let owner = self.current();
+    fn open(&mut self, owner: ProcessId, remote: SocketAddr) -> io::Result<End> {
         if owner == ProcessId::HARNESS {
             return Err(os_error(errno::ENETUNREACH));
         }
@@ -282,7 +281,7 @@ impl World {
             owner: Some(owner),
             here: owner.machine,
             // An address that belongs to nobody is one that never answers.
-            there: there.unwrap_or(crate::process::MachineId::HARNESS),
+            there: there.unwrap_or(MachineId::HARNESS),
             local,
             remote,
             peer: None,

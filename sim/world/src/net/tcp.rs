@@ -28,6 +28,8 @@ const HANDSHAKE_NS: u64 = 1_000_000_000;
 const SYN_ACK_RETRIES: u32 = 5;
 /// Linux's `tcp_fin_timeout`: how long a closed connection waits for the peer to close too.
 const ORPHAN_NS: u64 = 60_000_000_000;
+/// How long a sender without room waits before it asks.
+const PROBE_NS: u64 = 5_000_000_000;
 /// The longest pause between two tries.
 const RETRY_MAX_NS: u64 = 10_000_000_000;
 
@@ -173,8 +175,29 @@ impl World {
             if c.state != State::Established {
                 return;
             }
-            let Some(segment) = c.out.next_segment(limit) else { return };
+            let Some(segment) = c.out.next_segment(limit) else { break };
             self.send_segment(id, segment);
+        }
+        let now = self.now();
+        let Some(c) = self.net.connections.get_mut(id) else { return };
+        if c.out.is_held() && !c.out.probe_armed {
+            c.out.probe_armed = true;
+            self.schedule(now + PROBE_NS, Later::Net(Happening::Probe(id)));
+        }
+    }
+
+    /// Sends a byte more than there is room for, so that silence is noticed.
+    pub(crate) fn probe(&mut self, id: ConnId) {
+        let Some(c) = self.net.connections.get_mut(id) else { return };
+        c.out.probe_armed = false;
+        if c.state == State::Established && c.out.is_held() {
+            // While something is lost already its own retransmission does the asking.
+            if c.out.lost.is_empty()
+                && let Some(segment) = c.out.probe_segment()
+            {
+                self.send_segment(id, segment);
+            }
+            self.pump(id);
         }
     }
 
@@ -218,11 +241,10 @@ impl World {
 
     /// Tells the peer what is free again, if that is worth a packet.
     pub(crate) fn tell_if_worthwhile(&mut self, id: ConnId) {
-        let spec = &self.net.tcp;
-        let step = (spec.receive_window_bytes.min(spec.send_buffer_bytes) / 4).max(1);
-        let connection = self.net.connections.get(id);
-        if connection.is_some_and(|c| c.state == State::Established && c.incoming.should_tell(step))
-        {
+        let buffer = self.net.tcp.send_buffer_bytes;
+        let worthwhile =
+            |c: &Connection| c.state == State::Established && c.incoming.should_tell(buffer);
+        if self.net.connections.get(id).is_some_and(worthwhile) {
             self.send_ack(id, 0);
         }
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::address::{ToSocketAddrs, conflicts, errno, free_port, os_error, serves};
 use super::kernel::{Flight, Packet};
-use crate::process::{MachineId, ProcessId};
+use crate::process::{MachineId, ProcessId, when_alive};
 use crate::slab::Id;
 use crate::world::{self, Waiters, World};
 
@@ -49,7 +49,7 @@ impl UdpSocket {
     pub async fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<UdpSocket> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no address to bind to");
         for address in addr.target().resolve().await? {
-            match world::with(|w| w.bind_socket(address)) {
+            match when_alive(|w, owner| w.bind_socket(owner, address)).await {
                 Ok((id, local)) => return Ok(UdpSocket { id, local }),
                 Err(e) => last = e,
             }
@@ -110,8 +110,11 @@ impl Drop for UdpSocket {
 }
 
 impl World {
-    fn bind_socket(&mut self, address: SocketAddr) -> io::Result<(SocketId, SocketAddr)> {
-        let owner = self.current();
+    fn bind_socket(
+        &mut self,
+        owner: ProcessId,
+        address: SocketAddr,
+    ) -> io::Result<(SocketId, SocketAddr)> {
         self.check_local(owner, address.ip())?;
         let sockets = &self.net.sockets;
         let host = &mut self.net.hosts[owner.machine.0 as usize];
