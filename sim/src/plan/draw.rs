@@ -9,17 +9,13 @@ use crate::dice::{Dice, Die};
 
 use super::{
     Action, At, ClientNo, ClientPlan, Context, Fault, FaultKind, Length, Level, Link, Links,
-    NodeNo, NodePlan, Operation, Plan, Settings, Trigger, VERSION,
+    Moment, NodeNo, NodePlan, Operation, Plan, Settings, Trigger, VERSION,
 };
 
 /// When faults end in a drawn plan.
 const FAULTS_MS: u64 = 40_000;
 /// When a drawn plan ends at the earliest.
 const TOTAL_MS: u64 = 60_000;
-
-/// The events after which a crash or a loss of power may come: between a write and its fsync, right
-/// after the fsync, and while files are made.
-const TRIGGERS: [&str; 4] = ["disk_write", "disk_sync", "disk_create", "disk_sync_dir"];
 
 /// What a seed draws before all else.
 struct Swarm {
@@ -225,7 +221,7 @@ fn draw_fault(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Fault {
     let what = draw_fault_kind(&mut die, plan, kind);
     let tied = die.chance(swarm.tied_percent);
     let trigger = Trigger {
-        event: die.pick(&TRIGGERS).to_owned(),
+        event: die.pick(&Moment::ALL),
         node: *what.nodes().first().unwrap_or(&NodeNo(1)),
         count: die.magnitude(1, 200),
     };

@@ -33,12 +33,42 @@ pub enum At {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trigger {
-    /// The kind of event, as the trace names it: `disk_write`, `disk_sync`, …
-    pub event: String,
+    /// What it did.
+    pub event: Moment,
     /// Which node.
     pub node: NodeNo,
     /// How many times it does it, this one included; from 1.
     pub count: u64,
+}
+
+/// What faults can be tied to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moment {
+    /// It wrote to a file; nothing of it is synced yet.
+    DiskWrite,
+    /// It synced a file; nobody has been told yet.
+    DiskSync,
+    /// It made a file; the name is not durable yet.
+    DiskCreate,
+    /// It synced a folder.
+    DiskSyncDir,
+}
+
+impl Moment {
+    /// All of them.
+    pub const ALL: [Moment; 4] =
+        [Moment::DiskWrite, Moment::DiskSync, Moment::DiskCreate, Moment::DiskSyncDir];
+
+    /// The kind of the event in the trace.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Moment::DiskWrite => "disk_write",
+            Moment::DiskSync => "disk_sync",
+            Moment::DiskCreate => "disk_create",
+            Moment::DiskSyncDir => "disk_sync_dir",
+        }
+    }
 }
 
 /// What a fault does. Links between nodes and clients are left alone unless it says otherwise.

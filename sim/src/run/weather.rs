@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use starling_world::link::{self, LinkSpec};
 use starling_world::task::{self, JoinHandle};
-use starling_world::{clock, disk, machine, time, trace, watch};
+use starling_world::{clock, disk, machine, time, trace};
+use tokio::sync::oneshot;
 
 use crate::history::{ClientId, Disturbance, Endpoint, Fault as Felt};
 use crate::plan::{At, ClientNo, Fault, FaultKind, Link, NodeNo, Plan};
@@ -30,6 +31,8 @@ pub(super) struct Weather {
 struct State {
     /// Those that are on, by their place in the plan, with the time when they began.
     active: BTreeMap<usize, u64>,
+    /// Set when healing begins: events that come later strike no more.
+    over: bool,
     log: Vec<Disturbance>,
     counts: BTreeMap<String, u64>,
 }
@@ -53,13 +56,20 @@ impl Weather {
                 let at_ns = start_ns + ms * 1_000_000;
                 let wait_ns = at_ns.saturating_sub(starling_world::now());
                 time::sleep(Duration::from_nanos(wait_ns)).await;
+                self.strike(place);
             }
             At::On(trigger) => {
+                let (tell, struck) = oneshot::channel();
                 let machine = self.cluster.node_machine(trigger.node);
-                watch::seen(machine, &trigger.event, trigger.count).await;
+                let weather = Arc::clone(&self);
+                trace::on(machine, trigger.event.name(), trigger.count, move || {
+                    weather.strike(place);
+                    tell.send(()).ok();
+                });
+                // An error says that the event never came and the run is over.
+                struck.await.ok();
             }
         }
-        self.strike(place);
         time::sleep(Duration::from_millis(fault.for_ms)).await;
         self.lift(place);
     }
@@ -69,7 +79,11 @@ impl Weather {
         for task in tasks {
             task.abort();
         }
-        let active: Vec<usize> = lock(&self.state).active.keys().copied().collect();
+        let active: Vec<usize> = {
+            let mut state = lock(&self.state);
+            state.over = true;
+            state.active.keys().copied().collect()
+        };
         for place in active {
             self.lift(place);
         }
@@ -91,12 +105,15 @@ impl Weather {
 
     fn strike(&self, place: usize) {
         let fault = &self.plan.faults[place];
-        trace::emit("fault_begins", u64::from(fault.id), 0);
         {
             let mut state = lock(&self.state);
+            if state.over {
+                return;
+            }
             state.active.insert(place, starling_world::now());
             *state.counts.entry(fault.what.name().to_owned()).or_default() += 1;
         }
+        trace::emit("fault_begins", u64::from(fault.id), 0);
         self.change(fault, true);
     }
 
