@@ -23,6 +23,9 @@
 
 pub mod causality;
 pub mod codec;
+pub mod context_token;
 pub mod key;
+pub mod mint;
 pub mod object;
+pub mod quorum;
 pub mod ring;
