@@ -110,7 +110,7 @@ fn failure(response: &Response) -> Outcome {
     let status = Some(response.status);
     match response.status {
         // Refused before any work, by the contract.
-        400 | 404 | 405 | 409 | 413 | 429 => Outcome::Refused { status },
+        400 | 404 | 405 | 408 | 409 | 413 | 429 => Outcome::Refused { status },
         503 if ["over-capacity", "not-ready"]
             .iter()
             .any(|kind| problem(response).kind.contains(kind)) =>

@@ -19,6 +19,7 @@ mod client;
 mod cluster;
 mod heal;
 mod recorder;
+mod node;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -37,9 +38,10 @@ use crate::oracle;
 use crate::plan::Plan;
 use crate::report::{Outcomes, Report, Verdict};
 
+use node::Starling;
 use cluster::Cluster;
 use recorder::Recorder;
-use system::{Starling, System};
+use system::System;
 use weather::Weather;
 
 /// What every wall clock reads at the start: the first moment of 2026.

@@ -32,15 +32,3 @@ pub(super) enum Question {
     /// What the node holds for each of these keys, encoded.
     Copies(Vec<String>, oneshot::Sender<Vec<Option<Vec<u8>>>>),
 }
-
-/// Starling's own node.
-pub(super) struct Starling;
-
-impl System for Starling {
-    fn boot(&self, site: Site) -> Pin<Box<dyn Future<Output = String> + Send>> {
-        Box::pin(async move {
-            drop(site);
-            "the node is not part of this build".to_owned()
-        })
-    }
-}

@@ -3,8 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use starling::config::{Config, Member, Quorum, Sync};
+use starling::config::{Config, Member, Sync};
 use starling::domain::key::Key;
+use starling::domain::quorum;
 use starling::node::Node;
 use starling_world::{signal, task};
 use tokio::sync::mpsc;
@@ -43,7 +44,7 @@ fn config(plan: &Plan, node: NodeNo) -> Config {
     config.data = "/data".into();
     config.ring.partitions = settings.partitions;
     config.ring.vnodes = settings.vnodes;
-    config.replication.n = settings.replicas;
+    config.replication.n = settings.replicas as u8;
     config.replication.r = quorum(settings.read_quorum);
     config.replication.w = quorum(settings.write_quorum);
     config.timeouts.request_ms = settings.request_timeout_ms;
@@ -62,12 +63,12 @@ fn member(plan: &Plan, node: NodeNo) -> Member {
     member
 }
 
-const fn quorum(level: Level) -> Quorum {
+const fn quorum(level: Level) -> quorum::Level {
     match level {
-        Level::One => Quorum::One,
-        Level::Quorum => Quorum::Quorum,
-        Level::All => Quorum::All,
-        Level::Count(count) => Quorum::Count(count),
+        Level::One => quorum::Level::One,
+        Level::Quorum => quorum::Level::Quorum,
+        Level::All => quorum::Level::All,
+        Level::Count(count) => quorum::Level::Count(count as u8),
     }
 }
 
