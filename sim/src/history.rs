@@ -213,7 +213,8 @@ pub struct Got {
 pub struct FinalState {
     /// Which key.
     pub key: KeyIndex,
-    /// The last GET of it with `r=all` and `sloppy=false`, begun after every other operation on the key ended.
+    /// The last GET of it with `r=all` and `sloppy=false`, begun after every other operation on the key had
+    /// begun and was answered (if it ever was).
     pub read: OpId,
     /// What each home replica holds once that read's repair has settled, encoded; `None`: nothing.
     pub copies: Vec<ReplicaCopy>,
@@ -299,8 +300,8 @@ pub struct Sample {
 /// What the cluster was configured to promise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Rules {
-    /// Acks wait for fsync (`sync: always`). When false, a power loss may take what was acked up to
-    /// `sync_lag_ns` before it.
+    /// Acks wait for fsync (`sync: always`). When false, a power loss or a disk in trouble may take
+    /// what was acked up to `sync_lag_ns` before it.
     pub sync_always: bool,
     /// How far fsync may be behind acks under `sync: interval`.
     pub sync_lag_ns: u64,
