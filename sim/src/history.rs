@@ -9,7 +9,8 @@
 //!
 //! - All times are nanoseconds of *simulated true time*, the same clock for all machines.
 //! - An operation's id is its index in [`History::ops`]: take it when the request starts. A request that
-//!   nobody answered by the end of the run is [`Outcome::Unknown`].
+//!   nobody answered by the end of the run is [`Outcome::Unknown`]. So operations stand in order of their
+//!   start; one that was answered took some time, be it a nanosecond.
 //! - Every logical write has a [`ValueId`] of its own, and its bytes are unlike any other's. A retry is a
 //!   new operation with the same `ValueId` and `retry_of` set.
 //! - Values are recognised by their whole bytes. Whatever was read that nobody ever sent goes to
@@ -80,7 +81,7 @@ impl fmt::Display for Endpoint {
 pub struct Evidence {
     /// The client operations, the final reads among them.
     pub history: History,
-    /// One for each key that any operation touched.
+    /// One for each key that any operation touched; or none at all, for a run that was cut short.
     pub finals: Vec<FinalState>,
     /// Every fault that the plan injected, with the time until its effect was undone.
     pub disturbances: Vec<Disturbance>,
@@ -212,7 +213,8 @@ pub struct Got {
 pub struct FinalState {
     /// Which key.
     pub key: KeyIndex,
-    /// The last GET of it with `r=all` and `sloppy=false`, begun after every other operation on the key ended.
+    /// The last GET of it with `r=all` and `sloppy=false`, begun after every other operation on the key had
+    /// begun and was answered (if it ever was).
     pub read: OpId,
     /// What each home replica holds once that read's repair has settled, encoded; `None`: nothing.
     pub copies: Vec<ReplicaCopy>,
@@ -298,8 +300,8 @@ pub struct Sample {
 /// What the cluster was configured to promise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Rules {
-    /// Acks wait for fsync (`sync: always`). When false, a power loss may take what was acked up to
-    /// `sync_lag_ns` before it.
+    /// Acks wait for fsync (`sync: always`). When false, a power loss or a disk in trouble may take
+    /// what was acked up to `sync_lag_ns` before it.
     pub sync_always: bool,
     /// How far fsync may be behind acks under `sync: interval`.
     pub sync_lag_ns: u64,
@@ -326,5 +328,43 @@ impl Default for Rules {
             failover_ns: SECOND,
             service_ns: SECOND,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evidence_survives_json() {
+        let op = Operation {
+            id: OpId(0),
+            client: ClientId(1),
+            node: NodeIndex(2),
+            key: KeyIndex(0),
+            kind: Kind::Put { value: ValueId(u64::MAX) },
+            asked: Asked { need: 2, n: 3, sloppy: true, timeout_ns: 5 },
+            context_from: None,
+            retry_of: None,
+            start_ns: 1,
+            end_ns: u64::MAX,
+            outcome: Outcome::Unknown { status: Some(503), required: Some(2), received: None },
+        };
+        let read = Got { strange: vec!["\u{7f}\"".into()], ..Got::default() };
+        let fault = Fault::LinkCut {
+            from: Endpoint::Client(ClientId(1)),
+            to: Endpoint::Node(NodeIndex(0)),
+        };
+        let copy = ReplicaCopy { node: NodeIndex(0), bytes: Some(vec![0, 255]) };
+        let got = Operation { id: OpId(1), outcome: Outcome::Got(read), ..op.clone() };
+        let evidence = Evidence {
+            history: History { keys: Vec::new(), ops: vec![op, got] },
+            finals: vec![FinalState { key: KeyIndex(0), read: OpId(1), copies: vec![copy] }],
+            disturbances: vec![Disturbance { fault, start_ns: 0, end_ns: 9 }],
+            samples: Vec::new(),
+            rules: Rules::default(),
+        };
+        let text = serde_json::to_string(&evidence).unwrap();
+        assert_eq!(serde_json::from_str::<Evidence>(&text).unwrap(), evidence);
     }
 }

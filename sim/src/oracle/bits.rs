@@ -4,7 +4,7 @@
 //! key's writes, counted from zero. A set grows on its own, and a missing word means zeros.
 
 /// A set of small numbers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Bits(Vec<u64>);
 
 impl Bits {

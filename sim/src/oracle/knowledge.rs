@@ -33,7 +33,9 @@
 use std::collections::BTreeMap;
 
 use super::bits::Bits;
-use crate::history::{Evidence, Fault, Got, History, KeyIndex, Kind, OpId, Operation, Outcome};
+use crate::history::{
+    Disturbance, Evidence, Fault, Got, History, KeyIndex, Kind, OpId, Operation, Outcome,
+};
 use crate::history::{Rules, ValueId};
 
 /// What a reader can tell apart.
@@ -205,26 +207,23 @@ fn items(got: &Got) -> Vec<Item> {
     items
 }
 
-/// Under `sync: interval`, acks may run ahead of fsync: a power loss near an ack may undo it. Such a
-/// write is treated like one that was never answered.
+/// Under `sync: interval`, acks may run ahead of fsync: a power loss soon after an ack may undo it, and so
+/// may a disk in trouble (a failed fsync drops what was not written yet, a slow one is further behind).
+/// Such a write is treated like one that was never answered.
 fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
     let Rules { sync_always, sync_lag_ns, .. } = evidence.rules;
-    let strikes = |from: u64, to: u64| {
-        evidence.disturbances.iter().any(|d| {
-            let power = match d.fault {
-                Fault::PowerLoss(_) => true,
-                Fault::Down(_)
-                | Fault::Paused(_)
-                | Fault::Isolated(_)
-                | Fault::DiskTrouble(_)
-                | Fault::ClockWrong(_)
-                | Fault::LinkCut { .. }
-                | Fault::LinkBad { .. } => false,
-            };
-            power && (from..=to).contains(&d.start_ns)
-        })
+    let synced_ns = op.end_ns.saturating_add(sync_lag_ns);
+    let undoes = |d: &Disturbance| match d.fault {
+        Fault::PowerLoss(_) => (op.start_ns..=synced_ns).contains(&d.start_ns),
+        Fault::DiskTrouble(_) => d.start_ns <= synced_ns && d.end_ns >= op.start_ns,
+        Fault::Down(_)
+        | Fault::Paused(_)
+        | Fault::Isolated(_)
+        | Fault::ClockWrong(_)
+        | Fault::LinkCut { .. }
+        | Fault::LinkBad { .. } => false,
     };
-    !sync_always && strikes(op.start_ns, op.end_ns.saturating_add(sync_lag_ns))
+    !sync_always && evidence.disturbances.iter().any(undoes)
 }
 
 enum Event<'a> {

@@ -9,8 +9,8 @@
 //! them, with everything that each could have seen; for "deleted" that is every delete. A superseder of
 //! unknown outcome excuses a loss only if it (or what superseded it) is shown, so it is itself accounted for.
 //!
-//! It is point 11 when a power loss, of any machine, came after the write began, and point 1 otherwise. Writes whose
-//! ack could run ahead of fsync (`sync: interval`) count as unanswered: see [`super::knowledge`].
+//! It is point 11 when a power loss, of any machine, came after the write began, and point 1 otherwise.
+//! Writes whose ack could run ahead of fsync (`sync: interval`) count as unanswered: [`super::knowledge`].
 //!
 //! Not seen: a loss that a delete covers up, when the delete could have had a token that covers it.
 

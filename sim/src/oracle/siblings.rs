@@ -114,6 +114,9 @@ fn too_many(
 ) -> Option<Violation> {
     let written = &view.attempts[at];
     let Outcome::Acked { siblings, .. } = written.op.outcome else { return None };
+    if siblings == 1 {
+        return None;
+    }
     let begun = view.attempts.iter().enumerate();
     let begun = begun.take_while(|(_, other)| other.op.start_ns <= written.op.end_ns);
     let beside: BTreeSet<usize> = begun

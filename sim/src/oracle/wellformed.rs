@@ -142,13 +142,17 @@ fn one_final(evidence: &Evidence, state: &FinalState) -> Option<&'static str> {
     let mut homes = key.homes.clone();
     holders.sort_unstable();
     homes.sort_unstable();
-    let others = || evidence.history.ops.iter().filter(|op| op.key == state.key);
+    let late = |op: &Operation| {
+        let answered = matches!(op.outcome, Outcome::Got(_) | Outcome::Acked { .. });
+        let begins = (op.start_ns, op.id) > (read.start_ns, read.id);
+        op.key == state.key && op.id != read.id && (begins || answered && op.end_ns > read.start_ns)
+    };
     if read.kind != Kind::Get || read.key != state.key {
         Some("its read is no GET of the key")
     } else if read.asked.sloppy || usize::from(read.asked.need) != key.homes.len() {
         Some("its read is not strict, or does not ask every home replica")
-    } else if others().any(|op| op.id != read.id && op.end_ns > read.start_ns) {
-        Some("another operation on the key ended after its read began")
+    } else if evidence.history.ops.iter().any(late) {
+        Some("another operation on the key began, or was answered, after its read began")
     } else if holders != homes {
         Some("its copies are not those of the home replicas")
     } else {

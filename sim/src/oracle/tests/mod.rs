@@ -2,6 +2,9 @@
 //! broken in a dozen ways (`model`, `mutants`).
 
 mod faults;
+mod model;
+mod mutants;
+mod object;
 mod tables;
 mod tale;
 

@@ -79,6 +79,7 @@ fn acked_writes_are_kept_or_superseded() {
             &[],
             "a: put 1 => unknown \n b: get r1 => none \n z: final => none",
         ),
+        ("and may hang until the end", &[], "a: put 1 @0-90 => unknown \n z: final @20-30 => none"),
         ("and may come late", &[], "a: put 1 => unknown \n b: get => none \n z: final => 1"),
         (
             "one shown value stands for both attempts",
@@ -154,8 +155,16 @@ fn a_loss_after_a_power_loss_is_point_eleven() {
     assert_eq!(points(&evidence), [11]);
     evidence.rules.sync_always = false;
     assert_eq!(points(&evidence), [0; 0], "acks may run ahead of fsync");
-    evidence.disturbances[1].start_ns += 1_000_000_000;
+    evidence.disturbances[1].start_ns = 14_000_000;
+    assert_eq!(points(&evidence), [0; 0], "still within the lag");
+    evidence.disturbances[1].start_ns = 16_000_000;
     assert_eq!(points(&evidence), [11], "but no further than the lag");
+    evidence.disturbances[1].fault = Fault::DiskTrouble(node(0));
+    assert_eq!(points(&evidence), [1], "nor does a disk that fails later undo it");
+    evidence.disturbances[1].start_ns = 14_000_000;
+    assert_eq!(points(&evidence), [0; 0], "one that fails before it was synced may");
+    evidence.rules.sync_always = true;
+    assert_eq!(points(&evidence), [1], "acks wait for fsync");
     let mut before = tell("x: get => none \n a: put 1 => acked \n z: final => none");
     before.disturbances = vec![during(0, 5, Fault::PowerLoss(node(0)))];
     assert_eq!(points(&before), [1], "it was over when the write began");
@@ -248,6 +257,14 @@ fn the_dead_stay_dead() {
             "a: put 1 => refused 503 \n b: put 1 retry a => acked \n c: get => 1
              d: put 2 from c => acked \n e: get => 1,2",
         ),
+        (
+            "a late twin, though the other is covered by name and whoever saw the bytes wrote on",
+            &[],
+            "a: put 1 => unknown \n b: put 1 retry a => acked \n c: get => 1 \n d: put 2 from c => acked
+             f: put 3 from b => acked 2/2 \n e: get => 1,2,3",
+        ),
+        ("an unanswered killer binds no final read", &[],
+            "a: put 1 => acked \n b: del from a => unknown \n z: final => 1"),
         (
             "its twin began after it was covered",
             &[],
@@ -382,6 +399,7 @@ fn evidence_that_contradicts_itself_is_refused() {
         ("backwards", "a: put 1 @10-9 => acked"),
         ("out of order", "a: put 1 @10-12 => acked \n b: put 2 @9-13 => acked"),
         ("a missing final read", "a: put 1 => acked \n b: put 2 k1 => acked \n z: final => 1"),
+        ("a late answer", "a: put 1 @0-90 => acked \n z: final @20-30 => 1"),
         ("a late operation", "a: put 1 => acked \n z: final => 1 \n b: get => 1"),
         ("a GET that is acked", "a: get => acked"),
     ];
