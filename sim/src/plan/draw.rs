@@ -9,7 +9,7 @@ use crate::dice::{Dice, Die};
 
 use super::{
     Action, At, ClientNo, ClientPlan, Context, Fault, FaultKind, Length, Level, Link, Links,
-    Moment, NodeNo, NodePlan, Operation, Plan, Settings, Trigger, VERSION,
+    Machine, Moment, NodeNo, NodePlan, Operation, Plan, Settings, Trigger, VERSION,
 };
 
 /// When faults end in a drawn plan.
@@ -153,7 +153,7 @@ fn draw_swarm(dice: Dice, zones: u32, settings: &Settings) -> Swarm {
     Swarm {
         faults: if kinds.is_empty() { 0 } else { die.magnitude(1, 15) },
         kinds,
-        tied_percent: die.pick(&[0, 0, 50]),
+        tied_percent: die.pick(&[0, 50, 90]),
         operations: FAULTS_MS / 1_000 * die.pick(&[5, 15, 20, 20, 40]),
         keys: die.magnitude(1, 80),
         hot_percent: die.pick(&[0, 50, 80]),
@@ -220,11 +220,15 @@ fn draw_fault(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Fault {
     let kind = die.pick(&swarm.kinds);
     let what = draw_fault_kind(&mut die, plan, kind);
     let tied = die.chance(swarm.tied_percent);
-    let trigger = Trigger {
-        event: die.pick(&Moment::ALL),
-        node: *what.nodes().first().unwrap_or(&NodeNo(1)),
-        count: die.magnitude(1, 200),
+    let node = *what.nodes().first().unwrap_or(&NodeNo(1));
+    let client = ClientNo(die.within(1, plan.clients.len() as u64) as u32);
+    let own = die.pick(&Moment::OF_NODES);
+    let (event, machine) = if die.chance(40) {
+        (Moment::ClientAcked, Machine::Client(client))
+    } else {
+        (own, Machine::Node(node))
     };
+    let trigger = Trigger { event, machine, count: die.magnitude(1, 200) };
     let deadly = matches!(what, FaultKind::Crash { .. } | FaultKind::PowerLoss { .. });
     let at = if tied && deadly { At::On(trigger) } else { At::Ms(at_ms) };
     Fault { id: id as u32, at, for_ms, what }

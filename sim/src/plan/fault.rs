@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::NodeNo;
+use super::{ClientNo, NodeNo};
 
 /// One fault. Faults may overlap; where two set the same thing, the later one wins until it ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,40 +24,52 @@ pub struct Fault {
 pub enum At {
     /// So many milliseconds after every node was ready.
     Ms(u64),
-    /// At a moment in the life of a node.
+    /// At a moment in the life of a machine.
     On(Trigger),
 }
 
-/// A moment in the life of a node: right after it did what `event` tells for the `count`th time,
+/// A moment in the life of a machine: right after it did what `event` tells for the `count`th time,
 /// counted from the moment when every node was ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trigger {
     /// What it did.
     pub event: Moment,
-    /// Which node.
-    pub node: NodeNo,
+    /// Who did it.
+    pub machine: Machine,
     /// How many times it does it, this one included; from 1.
     pub count: u64,
+}
+
+/// A node or a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Machine {
+    /// A node's: n1, n2, …
+    Node(NodeNo),
+    /// A client's: c1, c2, …
+    Client(ClientNo),
 }
 
 /// What faults can be tied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Moment {
-    /// It wrote to a file; nothing of it is synced yet.
+    /// A node wrote to a file; nothing of it is synced yet.
     DiskWrite,
-    /// It synced a file; nobody has been told yet.
+    /// A node synced a file; nobody has been told yet.
     DiskSync,
-    /// It made a file; the name is not durable yet.
+    /// A node made a file; the name is not durable yet.
     DiskCreate,
-    /// It synced a folder.
+    /// A node synced a folder.
     DiskSyncDir,
+    /// A client heard that its write is acked.
+    ClientAcked,
 }
 
 impl Moment {
-    /// All of them.
-    pub const ALL: [Moment; 4] =
+    /// Those in the life of a node.
+    pub const OF_NODES: [Moment; 4] =
         [Moment::DiskWrite, Moment::DiskSync, Moment::DiskCreate, Moment::DiskSyncDir];
 
     /// The kind of the event in the trace.
@@ -67,6 +79,27 @@ impl Moment {
             Moment::DiskSync => "disk_sync",
             Moment::DiskCreate => "disk_create",
             Moment::DiskSyncDir => "disk_sync_dir",
+            Moment::ClientAcked => "client_acked",
+        }
+    }
+}
+
+impl TryFrom<String> for Machine {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.starts_with('c') {
+            ClientNo::try_from(text).map(Machine::Client)
+        } else {
+            NodeNo::try_from(text).map(Machine::Node)
+        }
+    }
+}
+
+impl From<Machine> for String {
+    fn from(machine: Machine) -> String {
+        match machine {
+            Machine::Node(node) => node.to_string(),
+            Machine::Client(client) => client.to_string(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{At, FaultKind, Level, NodeNo, Plan, VERSION};
+use super::{At, ClientNo, FaultKind, Level, Machine, NodeNo, Plan, VERSION};
 
 /// Why a text is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -86,9 +86,7 @@ impl Plan {
                 return Err(format!("key \"{}\" is not of the form bucket/key", operation.key));
             }
             self.check_node(operation.node)?;
-            if operation.client.0 as usize > self.clients.len() {
-                return Err(format!("there is no client {}", operation.client));
-            }
+            self.check_client(operation.client)?;
             if !ids.insert(operation.id) {
                 return Err(format!("two operations with id {}", operation.id));
             }
@@ -103,13 +101,27 @@ impl Plan {
                 return Err(format!("two faults with id {}", fault.id));
             }
             if let At::On(trigger) = &fault.at {
-                self.check_node(trigger.node)?;
+                match trigger.machine {
+                    Machine::Node(node) => self.check_node(node)?,
+                    Machine::Client(client) => self.check_client(client)?,
+                }
+                if trigger.count == 0 {
+                    return Err(format!(
+                        "fault {} waits for the event 0: the first is 1",
+                        fault.id
+                    ));
+                }
             }
             for node in fault.what.nodes() {
                 self.check_node(node)?;
             }
         }
         Ok(())
+    }
+
+    fn check_client(&self, client: ClientNo) -> Result<(), String> {
+        let known = client.0 as usize <= self.clients.len();
+        known.then_some(()).ok_or_else(|| format!("there is no client {client}"))
     }
 
     fn check_node(&self, node: NodeNo) -> Result<(), String> {

@@ -14,7 +14,7 @@ use starling_world::{clock, disk, machine, time, trace};
 use tokio::sync::oneshot;
 
 use crate::history::{ClientId, Disturbance, Endpoint, Fault as Felt};
-use crate::plan::{At, ClientNo, Fault, FaultKind, Link, NodeNo, Plan};
+use crate::plan::{At, ClientNo, Fault, FaultKind, Link, Machine, NodeNo, Plan};
 
 use super::cluster::Cluster;
 use super::lock;
@@ -60,7 +60,10 @@ impl Weather {
             }
             At::On(trigger) => {
                 let (tell, struck) = oneshot::channel();
-                let machine = self.cluster.node_machine(trigger.node);
+                let machine = match trigger.machine {
+                    Machine::Node(node) => self.cluster.node_machine(node),
+                    Machine::Client(client) => self.cluster.client_machine(client),
+                };
                 let weather = Arc::clone(&self);
                 trace::on(machine, trigger.event.name(), trigger.count, move || {
                     weather.strike(place);
