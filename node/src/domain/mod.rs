@@ -25,3 +25,4 @@ pub mod causality;
 pub mod codec;
 pub mod key;
 pub mod object;
+pub mod quorum;
