@@ -8,17 +8,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Config;
+use futures_util::FutureExt;
+
+use crate::config::{self, Config};
 use crate::domain::ring::{Member, Ring, RingError};
 use crate::http::server::{Limits, Server};
 use crate::http::{App, router};
-use crate::rpc::{self, LocalInfo, Peers};
+use crate::rpc::identity::LocalInfo;
+use crate::rpc::{self, Peers};
 use crate::runtime::net::TcpListener;
+use crate::runtime::task;
 use crate::service::coordinator::{Coordinator, Patience};
 use crate::service::metrics::Metrics;
 use crate::service::peer_service::PeerService;
 use crate::service::replica::Replica;
-use crate::storage::{self, Engine, OpenError, ReserveError};
+use crate::storage::{self, Engine, OpenError, ReserveError, SyncPolicy};
 
 /// Why a node did not start. Nothing was served; the data folder is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +62,8 @@ pub struct Node {
     engine: Engine,
     ring: Arc<Ring>,
     http: Server,
-    rpc: rpc::Server,
+    rpc: RpcServer,
+    peers: Peers,
     drain: Duration,
 }
 
@@ -94,7 +99,7 @@ impl Node {
             metrics.clone(),
             config.limits.pair_bytes,
         );
-        let rpc = rpc::Server::start(rpc_listener, local, Arc::new(service), rpc_options(&config));
+        let rpc = RpcServer::start(rpc_listener, &local, service, &config);
 
         let http_listener = listen("http", &config.http).await?;
         let limits = Limits::from_config(&config);
@@ -103,7 +108,7 @@ impl Node {
         let http = Server::start(http_listener, router(app.clone()), limits, metrics);
         app.set_ready(true);
         tracing::info!(node = %app.config.node, http = %app.config.http, rpc = %app.config.rpc, "ready");
-        Ok(Self { app, engine, ring, http, rpc, drain })
+        Ok(Self { app, engine, ring, http, rpc, peers, drain })
     }
 
     /// Serves until `shutdown` completes, then lets requests under way finish, and closes the log.
@@ -118,8 +123,11 @@ impl Node {
         tracing::info!(node = %self.app.config.node, "stopping");
         self.app.set_ready(false);
         self.http.stop(self.drain).await;
-        self.rpc.stop(self.drain).await;
-        self.engine.close().await;
+        self.peers.stop();
+        self.rpc.stop().await;
+        if let Err(error) = self.engine.close().await {
+            tracing::error!(%error, "the log was not flushed: what was not acked may be lost");
+        }
         tracing::info!(node = %self.app.config.node, "stopped");
     }
 
@@ -157,11 +165,55 @@ pub fn ring_of(config: &Config) -> Result<Ring, RingError> {
     Ring::build(&members, config.ring.partitions, usize::from(config.replication.n))
 }
 
+/// The task that answers peers, and the way to stop it.
+struct RpcServer {
+    stop: tokio::sync::oneshot::Sender<()>,
+    serving: task::JoinHandle<()>,
+}
+
+impl RpcServer {
+    fn start(
+        listener: TcpListener,
+        local: &LocalInfo,
+        service: PeerService,
+        config: &Config,
+    ) -> Self {
+        let server = rpc::Server::new(local, Arc::new(service), rpc_options(config));
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let serving = task::spawn(async move {
+            // An error says that the sender was dropped, which means the same.
+            let shutdown = stopped.map(|_| ());
+            server.serve(listener, shutdown).await;
+        });
+        Self { stop, serving }
+    }
+
+    async fn stop(self) {
+        // Both can only fail when the task has ended already.
+        let _ended = self.stop.send(());
+        let _ended = self.serving.await;
+    }
+}
+
 async fn open_storage(config: &Config) -> Result<Engine, StartError> {
-    let options = storage::Options::from_config(&config.storage);
+    let options = storage_options(&config.storage);
     Engine::open(&config.data, &config.cluster, options)
         .await
         .map_err(|source| StartError::Storage { path: config.data.display().to_string(), source })
+}
+
+fn storage_options(config: &config::Storage) -> storage::Options {
+    let sync = match config.sync {
+        config::Sync::Always => SyncPolicy::Always,
+        config::Sync::Interval => SyncPolicy::Interval { every: storage::SYNC_INTERVAL_MAX },
+    };
+    storage::Options {
+        sync,
+        segment_bytes: config.segment_bytes,
+        memtable_bytes_max: config.memtable_bytes_max,
+        gather: Duration::from_micros(config.gather_us),
+        ..storage::Options::default()
+    }
 }
 
 async fn listen(what: &'static str, address: &str) -> Result<TcpListener, StartError> {
@@ -171,17 +223,14 @@ async fn listen(what: &'static str, address: &str) -> Result<TcpListener, StartE
 
 fn local_info(config: &Config, engine: &Engine) -> LocalInfo {
     let identity = engine.identity();
-    LocalInfo {
-        cluster: config.cluster.clone(),
-        name: config.node.clone(),
-        node: identity.node,
-        generation: identity.generation,
-    }
+    LocalInfo::new(&config.cluster, &config.node, identity.node, identity.generation)
 }
 
 fn rpc_options(config: &Config) -> rpc::Options {
     rpc::Options {
         connect_timeout: Duration::from_millis(config.timeouts.connect_ms),
+        queue_bytes_max: config.limits.peer_queue_bytes,
+        drain_timeout: Duration::from_millis(config.timeouts.drain_ms),
         ..rpc::Options::default()
     }
 }
@@ -189,6 +238,6 @@ fn rpc_options(config: &Config) -> rpc::Options {
 fn dial(config: &Config, local: &LocalInfo) -> Peers {
     let others = config.members.iter().filter(|m| m.name != config.node);
     let addresses = others.map(|m| (m.name.clone(), m.rpc.clone())).collect();
-    Peers::start(local.clone(), addresses, rpc_options(config))
+    Peers::start(local, addresses, rpc_options(config))
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::http::header::{CONTENT_TYPE, HeaderName};
 use serde_json::{Value, json};
 
 use super::App;
@@ -13,13 +13,20 @@ use super::query;
 use crate::domain::ring::NodeIndex;
 use crate::runtime::time;
 
+/// A JSON answer.
+pub(super) type Json = ([(HeaderName, &'static str); 1], String);
+
+fn as_json(value: &Value) -> Json {
+    ([(CONTENT_TYPE, "application/json")], value.to_string())
+}
+
 /// Members, their state as this node sees it, and this node's storage.
-pub async fn members(State(app): State<Arc<App>>) -> Json<Value> {
+pub async fn members(State(app): State<Arc<App>>) -> Json {
     let ring = app.coordinator.ring();
     let stats = app.replica.engine().stats();
     let identity = app.replica.engine().identity();
     let members: Vec<Value> = (0..ring.members().len()).map(|at| member(&app, at)).collect();
-    Json(json!({
+    as_json(&json!({
         "cluster": app.config.cluster,
         "node": app.config.node,
         "id": identity.node.to_string(),
@@ -37,7 +44,7 @@ pub async fn members(State(app): State<Arc<App>>) -> Json<Value> {
             "memtable_bytes": stats.memtable_bytes,
             "log_bytes": stats.log_bytes,
             "log_segments": stats.segments,
-            "stalled": stats.stalled,
+            "stalled": stats.stalled.as_deref(),
         },
         "requests_in_flight": app.in_flight(),
     }))
@@ -65,17 +72,17 @@ fn member(app: &App, at: usize) -> Value {
         Some(peer) => {
             let status = peer.status();
             value["status"] = json!(if peer.is_usable() { "up" } else { "down" });
-            value["id"] = json!(status.node.map(|id| id.to_string()));
+            value["id"] = json!(status.info.map(|info| info.sighting.node.to_string()));
             value["since_ms"] = json!(time::now().since(status.since).as_millis() as u64);
             value["rtt_ms"] = json!(status.rtt.map(|rtt| rtt.as_secs_f64() * 1e3));
-            value["error"] = json!(status.error);
+            value["error"] = json!(status.last_error.as_deref());
         }
     }
     value
 }
 
 /// Every partition's preference list, and each node's share.
-pub async fn ring(State(app): State<Arc<App>>) -> Json<Value> {
+pub async fn ring(State(app): State<Arc<App>>) -> Json {
     let ring = app.coordinator.ring();
     let name = |node: &NodeIndex| ring.members()[usize::from(node.0)].name.clone();
     let partitions: Vec<Value> = (0..ring.partitions())
@@ -95,14 +102,14 @@ pub async fn ring(State(app): State<Arc<App>>) -> Json<Value> {
         })
         .collect();
     let digest = format!("{:016x}", ring.digest());
-    Json(json!({"digest": digest, "n": ring.n(), "shares": shares, "partitions": partitions}))
+    as_json(&json!({"digest": digest, "n": ring.n(), "shares": shares, "partitions": partitions}))
 }
 
 /// Where a key lives.
 ///
 /// # Errors
 /// 400 for a bad key.
-pub async fn locate(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, Problem> {
+pub async fn locate(State(app): State<Arc<App>>, uri: Uri) -> Result<Json, Problem> {
     let rest = uri.path().strip_prefix("/v1/cluster/where/").unwrap_or_default();
     let key = query::key_of(rest)?;
     let ring = app.coordinator.ring();
@@ -112,7 +119,7 @@ pub async fn locate(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>
         let name = |node: NodeIndex| &ring.members()[usize::from(node.0)].name;
         nodes.iter().map(|&node| json!({"name": name(node), "up": up(node)})).collect()
     };
-    Ok(Json(json!({
+    Ok(as_json(&json!({
         "bucket": key.bucket(),
         "key": key.name(),
         "token": key.token().to_string(),

@@ -20,7 +20,7 @@ use crate::domain::causality::CausalContext;
 use crate::domain::context_token;
 use crate::domain::key::Key;
 use crate::domain::object::{Content, Object, Sibling};
-use crate::rpc::{RequestHead, WriteReply};
+use crate::rpc::message::{RequestHead, WriteReply};
 use crate::runtime::time;
 use crate::service::replica::{Intent, pair_bytes};
 

@@ -38,8 +38,6 @@ use crate::runtime::time::Instant;
 use crate::runtime::{event, task, time};
 use crate::service::metrics::Metrics;
 
-/// A request's head may take so many bytes; a larger one is 431.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Pause after an accept that failed (out of descriptors, say), so as not to spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -49,6 +47,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 pub struct Limits {
     /// Connections at once; more wait in the kernel's accept queue.
     pub connections: usize,
+    /// Bytes of a request's line and headers; more is 431.
+    pub head_bytes: usize,
     /// Without a request.
     pub idle: Duration,
     /// From a head's first byte to its last.
@@ -62,6 +62,7 @@ impl Limits {
     pub fn from_config(config: &Config) -> Self {
         Self {
             connections: config.limits.connections,
+            head_bytes: config.limits.header_bytes,
             idle: Duration::from_millis(config.timeouts.idle_ms),
             head: Duration::from_millis(config.timeouts.header_read_ms),
             write: Duration::from_millis(config.timeouts.write_ms),
@@ -88,7 +89,7 @@ impl Server {
         let accepting = task::spawn(accept(
             listener,
             router,
-            limits.connections,
+            limits,
             connections.clone(),
             metrics.clone(),
         ));
@@ -117,11 +118,11 @@ impl Server {
 async fn accept(
     listener: TcpListener,
     router: Router,
-    connections_max: usize,
+    limits: Limits,
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
 ) {
-    let room = Arc::new(Semaphore::new(connections_max));
+    let room = Arc::new(Semaphore::new(limits.connections));
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
@@ -140,13 +141,18 @@ async fn accept(
         let (router, entry) = (router.clone(), connections.enter());
         task::spawn(async move {
             let _permit = permit;
-            serve(stream, router, &entry.connection).await;
+            serve(stream, router, limits.head_bytes, &entry.connection).await;
         });
     }
 }
 
 /// Answers the requests of one connection until it closes or is told to.
-async fn serve(stream: TcpStream, router: Router, connection: &Arc<Connection>) {
+async fn serve(
+    stream: TcpStream,
+    router: Router,
+    head_bytes: usize,
+    connection: &Arc<Connection>,
+) {
     let io = HyperIo::new(Watched { stream, connection: connection.clone() });
     let service = service_fn(|request: hyper::Request<Incoming>| {
         connection.enter(Phase::Handling);
@@ -159,7 +165,7 @@ async fn serve(stream: TcpStream, router: Router, connection: &Arc<Connection>) 
     });
     let serving = http1::Builder::new()
         .header_read_timeout(None)
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_buf_size(head_bytes)
         .serve_connection(io, service);
     let mut serving = std::pin::pin!(serving);
     loop {

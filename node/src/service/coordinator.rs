@@ -27,9 +27,8 @@ use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::domain::quorum::{ReadAnswer, ReadTally, Standing, WriteTally};
 use crate::domain::ring::{NodeIndex, Ring};
-use crate::rpc::{
-    CallError, Peer, Refusal, Reply, Request, RequestHead, WriteReply, WriteRequest,
-};
+use crate::rpc::message::{Refusal, Reply, Request, RequestHead, WriteReply, WriteRequest};
+use crate::rpc::{CallError, NotSent, Peer};
 use crate::runtime::time::{self, Instant};
 use crate::runtime::{event, task};
 
@@ -256,13 +255,13 @@ impl Coordinator {
         request: &Request,
     ) -> (NodeIndex, Result<Reply, CallError>) {
         let Some(peer) = self.peer(node) else {
-            return (node, Err(CallError::NotSent("this node does not call itself")));
+            return (node, Err(NotSent::NotConnected.into()));
         };
         let give_up = (time::now() + self.patience.unreachable).min(head.deadline);
         loop {
             let result = peer.call(head, request).await;
             let again = match &result {
-                Ok(Reply::Refused(refusal)) => refusal.is_passing(),
+                Ok(Reply::Refused(refusal)) => is_passing(refusal),
                 Ok(_) | Err(CallError::Deadline) => false,
                 Err(CallError::NotSent(_) | CallError::Lost(_)) => true,
             };
@@ -270,6 +269,7 @@ impl Coordinator {
                 return (node, result);
             }
             time::sleep(self.patience.retry).await;
+            peer.wait_usable(give_up).await;
         }
     }
 
@@ -427,7 +427,7 @@ impl Coordinator {
                 event::note("write_forwarded", key.token().0, u64::from(node.0));
                 match peer.call(head, &request).await {
                     Ok(Reply::Written(reply)) => return Ok(reply),
-                    Ok(Reply::Refused(refusal)) if refusal.is_passing() => {
+                    Ok(Reply::Refused(refusal)) if is_passing(&refusal) => {
                         tracing::debug!(request_id = head.request_id, %key, node = node.0, ?refusal, "write refused");
                     }
                     Ok(Reply::Refused(refusal)) => return Err(self.forwarded_error(refusal, required)),
@@ -465,5 +465,20 @@ impl Coordinator {
                 RequestError::QuorumUnmet { required, received: 0, hinted: 0 }
             }
         }
+    }
+}
+
+/// True when the node refused without beginning anything, for a reason that passes or is its own:
+/// another node, or the same one later, may do it.
+fn is_passing(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::Overloaded { .. }
+        | Refusal::StorageStalled { .. }
+        | Refusal::NotHome
+        | Refusal::Unready => true,
+        Refusal::TooManySiblings { .. }
+        | Refusal::QuorumUnmet { .. }
+        | Refusal::DeadlineExceeded { .. }
+        | Refusal::PairTooLarge { .. } => false,
     }
 }

@@ -9,7 +9,9 @@ use super::metrics::Metrics;
 use super::replica::{Intent, Replica, ReplicaError};
 use crate::domain::key::Key;
 use crate::domain::object::{Content, Object};
-use crate::rpc::{Handled, Handler, PeerInfo, Refusal, Reply, Request, RequestHead, WriteRequest};
+use crate::rpc::identity::PeerInfo;
+use crate::rpc::message::{Refusal, Reply, Request, RequestHead, WriteRequest};
+use crate::rpc::{Handled, Handler};
 use crate::runtime::time;
 
 /// Answers peers' requests.
@@ -34,7 +36,7 @@ impl PeerService {
 
 impl Handler for PeerService {
     fn handle(&self, head: RequestHead, from: &PeerInfo, request: Request) -> Handled {
-        tracing::debug!(request_id = head.request_id, from = %from.name, kind = request.kind(), "peer request");
+        tracing::debug!(request_id = head.request_id, from = %from.name, kind = kind(&request), "peer request");
         match request {
             Request::Ping => Handled::Now(Reply::Pong),
             Request::Replicate { key, object } => {
@@ -58,7 +60,7 @@ impl Handler for PeerService {
                     Content::Tombstone => 0,
                 };
                 if size > self.pair_bytes_max {
-                    let limit = self.pair_bytes_max as u32;
+                    let limit = self.pair_bytes_max as u64;
                     return Handled::Now(Reply::Refused(Refusal::PairTooLarge { limit }));
                 }
                 Handled::Later(Box::pin(coordinate(self.coordinator.clone(), head, write)))
@@ -119,7 +121,7 @@ fn refusal(error: RequestError) -> Refusal {
         RequestError::TooManySiblings { limit, context } => {
             Refusal::TooManySiblings { context, limit: limit as u32 }
         }
-        RequestError::PairTooLarge { limit } => Refusal::PairTooLarge { limit: limit as u32 },
+        RequestError::PairTooLarge { limit } => Refusal::PairTooLarge { limit: limit as u64 },
         RequestError::Overloaded { retry_after_ms } => {
             Refusal::Overloaded { retry_after_ms: retry_after_ms as u32 }
         }
@@ -129,4 +131,13 @@ fn refusal(error: RequestError) -> Refusal {
 
 fn refused(error: &ReplicaError) -> Reply {
     Reply::Refused(Refusal::StorageStalled { reason: error.to_string() })
+}
+
+fn kind(request: &Request) -> &'static str {
+    match request {
+        Request::Replicate { .. } => "replicate",
+        Request::Fetch { .. } => "fetch",
+        Request::Write(_) => "write",
+        Request::Ping => "ping",
+    }
 }

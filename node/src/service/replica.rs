@@ -126,12 +126,11 @@ impl Replica {
         let state = self.engine.get(key).await?;
         self.check_siblings(state.as_deref(), &intent.seen)?;
         let mut object = state.as_deref().cloned().unwrap_or_default();
-        let dot = match self.mint(state.as_deref(), &intent.seen) {
-            Ok(dot) => dot,
-            // The block ran out between the check above and the lock: rare, so simply try again.
-            Err(EpochsExhausted) => {
-                self.reserve().await?;
-                self.mint(state.as_deref(), &intent.seen).map_err(|_| ReserveError::Exhausted)?
+        let dot = loop {
+            match self.mint(state.as_deref(), &intent.seen) {
+                Ok(dot) => break dot,
+                // The block ran out between the check above and the lock.
+                Err(EpochsExhausted) => self.reserve().await?,
             }
         };
         let sibling = Sibling {

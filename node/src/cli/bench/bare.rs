@@ -44,7 +44,7 @@ pub(super) async fn serve(args: BareArgs) -> Result<(), BenchError> {
         .route("/health/ready", get(|| async { "ready\n" }))
         .with_state(Map::default());
     let minute = Duration::from_secs(60);
-    let limits = Limits { connections: 4096, idle: minute, head: minute, write: minute };
+    let limits = Limits { connections: 4096, head_bytes: 1 << 16, idle: minute, head: minute, write: minute };
     let server = Server::start(listener, router, limits, Arc::new(Metrics::default()));
     if let Err(error) = crate::runtime::signal::shutdown().await {
         tracing::warn!(%error, "no signal handler");
