@@ -9,6 +9,7 @@
 //! Where the two cannot agree the row says why, and notes only what they have in common.
 #![forbid(unsafe_code)]
 
+mod disk;
 mod stage;
 mod task;
 mod tcp_close;
