@@ -30,7 +30,8 @@ fn a_write_with_a_context_replaces_exactly_what_was_seen() {
     story(async {
         let cluster = Cluster::start(3, |_| {}).await;
         let first = cluster.send(0, Request::put(KEY, "1")).await;
-        let second = cluster.send(1, Request::put(KEY, "2").with_context(first.context.clone())).await;
+        let second = Request::put(format!("{KEY}?w=all"), "2").with_context(first.context.clone());
+        let second = cluster.send(1, second).await;
         assert_eq!(json(&second)["siblings"], 1);
         assert_eq!(text(&cluster.send(2, Request::get(KEY)).await), "2");
 
