@@ -25,6 +25,8 @@ use std::path::PathBuf;
 
 pub use mistakes::{ConfigErrors, Mistake};
 
+use crate::domain::quorum::Level;
+
 /// The largest value that `limits.pair_bytes` may be set to.
 pub const PAIR_BYTES_MAX: usize = 1024 * 1024;
 
@@ -92,22 +94,9 @@ pub struct Replication {
     /// Home replicas of each key.
     pub n: u8,
     /// Replies that a read waits for, unless the request says.
-    pub r: Quorum,
+    pub r: Level,
     /// Acks that a write waits for, unless the request says.
-    pub w: Quorum,
-}
-
-/// How many of N replicas must answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quorum {
-    /// One.
-    One,
-    /// More than half of N.
-    Quorum,
-    /// All N.
-    All,
-    /// This many; from 1 to N.
-    Count(u8),
+    pub w: Level,
 }
 
 /// How long things may take, in milliseconds.
@@ -254,25 +243,3 @@ impl Member {
     }
 }
 
-impl Quorum {
-    /// How many of `n` replicas this asks for.
-    pub fn of(self, n: u8) -> u8 {
-        match self {
-            Quorum::One => 1,
-            Quorum::Quorum => n / 2 + 1,
-            Quorum::All => n,
-            Quorum::Count(count) => count,
-        }
-    }
-}
-
-impl std::fmt::Display for Quorum {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Quorum::One => f.write_str("one"),
-            Quorum::Quorum => f.write_str("quorum"),
-            Quorum::All => f.write_str("all"),
-            Quorum::Count(count) => write!(f, "{count}"),
-        }
-    }
-}

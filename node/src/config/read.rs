@@ -11,9 +11,10 @@ use super::address::HostPort;
 use super::fields::{self, Default, Field, Kind};
 use super::mistakes::{Mistakes, nearest};
 use super::{
-    Config, ConfigErrors, Limits, Log, LogFormat, LogLevel, MEMBERS_MAX, Member, Quorum,
+    Config, ConfigErrors, Limits, Log, LogFormat, LogLevel, MEMBERS_MAX, Member,
     Replication, Ring, Storage, Sync, Timeouts,
 };
+use crate::domain::quorum::Level;
 
 const ENV_PREFIX: &str = "STARLING_";
 
@@ -348,8 +349,8 @@ impl Reader<'_> {
         written.or_else(|| default.cloned()).unwrap_or_else(|| "127.0.0.1:0".to_owned())
     }
 
-    fn quorum(&mut self, path: &str) -> Quorum {
-        self.value(known(path)).and_then(quorum).unwrap_or(Quorum::Quorum)
+    fn quorum(&mut self, path: &str) -> Level {
+        self.value(known(path)).and_then(quorum).unwrap_or(Level::Quorum)
     }
 }
 
@@ -357,15 +358,15 @@ fn known(path: &str) -> &'static Field {
     fields::find(path).expect("every path read here stands in the field table")
 }
 
-fn quorum(value: &Value) -> Option<Quorum> {
+fn quorum(value: &Value) -> Option<Level> {
     match value.as_str() {
-        Some("one") => Some(Quorum::One),
-        Some("quorum") => Some(Quorum::Quorum),
-        Some("all") => Some(Quorum::All),
+        Some("one") => Some(Level::One),
+        Some("quorum") => Some(Level::Quorum),
+        Some("all") => Some(Level::All),
         Some(_) => None,
         None => {
             let count = u8::try_from(value.as_u64()?).ok()?;
-            (count > 0).then_some(Quorum::Count(count))
+            (count > 0).then_some(Level::Count(count))
         }
     }
 }
@@ -427,7 +428,7 @@ pub(super) fn check(config: &Config, mistakes: &mut Mistakes) {
         mistakes.add("replication.n", problem);
     }
     for (path, quorum) in [("replication.r", replication.r), ("replication.w", replication.w)] {
-        if !(1..=n).contains(&quorum.of(n)) && !mistakes.under("replication.n") {
+        if quorum.of(n).is_err() && !mistakes.under("replication.n") {
             mistakes.add(path, format!("found {quorum}; allowed: at most replication.n, {n}"));
         }
     }

@@ -90,7 +90,7 @@ log: {format: json, level: trace}
     (expected.http, expected.rpc) = ("0.0.0.0:80".to_owned(), "[::]:81".to_owned());
     expected.threads = 4;
     expected.ring = Ring { partitions: 64, vnodes: 8 };
-    expected.replication = Replication { n: 1, r: Quorum::One, w: Quorum::Count(1) };
+    expected.replication = Replication { n: 1, r: Level::One, w: Level::Count(1) };
     expected.timeouts = Timeouts {
         request_ms: 9,
         request_max_ms: 60_000,
@@ -133,7 +133,7 @@ fn the_environment_overrides_single_fields() {
     let mut expected = Config::new("demo", "c", three());
     expected.http = "0.0.0.0:9".to_owned();
     expected.storage.sync = Sync::Interval;
-    expected.replication.r = Quorum::Count(3);
+    expected.replication.r = Level::Count(3);
     expected.members[0].zone = "east".to_owned();
     assert_eq!(config, expected);
 }
