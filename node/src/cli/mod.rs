@@ -1,4 +1,5 @@
-//! The command line: `starling serve`, `dev`, `get`, `put`, `delete`, `status`, `config`.
+//! The command line: `starling serve`, `dev`, `get`, `put`, `delete`, `status`, `config`,
+//! `bench`.
 //!
 //! Results go to stdout; everything that is said about them goes to stderr, so that pipes carry
 //! data alone. A reader that closes the pipe early ends the command in silence. Messages say what
@@ -7,6 +8,7 @@
 //! This is a module of the real world alone: it names processes, stdin and the terminal, and the
 //! simulation build leaves it out.
 
+mod bench;
 mod config;
 mod dev;
 mod keys;
@@ -81,6 +83,11 @@ enum Command {
     Status(status::Args),
     /// Print an example configuration, or check a file
     Config(config::Args),
+    /// Measure throughput and latency
+    Bench(bench::BenchArgs),
+    /// Serve as the bench's bare target
+    #[command(hide = true)]
+    BenchBare(bench::BareArgs),
 }
 
 /// Runs the command that the process's arguments name, to its end.
@@ -97,6 +104,8 @@ pub fn main() -> ExitCode {
         Command::Delete(args) => keys::delete(&args),
         Command::Status(args) => status::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Bench(args) => bench::command(args),
+        Command::BenchBare(args) => bench::bare_command(args),
     };
     let exit = result.unwrap_or_else(|failure| {
         if !failure.message.is_empty() {

@@ -22,9 +22,6 @@
 //! | tally | counts the replies to one request and says when they are enough |
 
 pub mod causality;
-pub mod context_token;
-pub mod mint;
-pub mod ring;
 pub mod codec;
 pub mod context_token;
 pub mod key;
