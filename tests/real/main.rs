@@ -2,6 +2,7 @@
 //!
 //! They wait on conditions, never on the clock. What needs faults is tested in simulation.
 #![cfg(not(madsim))]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cluster;
 mod contract;
