@@ -1,4 +1,4 @@
-//! The command line: `starling serve`, `dev`, `get`, `put`, `delete`, `status`, `config`.
+//! The command line: `starling serve`, `dev`, `get`, `put`, `delete`, `status`, `config`, `bench`.
 //!
 //! Results go to stdout; everything that is said about them goes to stderr, so that pipes carry
 //! data alone. A reader that closes the pipe early ends the command in silence. Messages say what
@@ -7,6 +7,7 @@
 //! This is a module of the real world alone: it names processes, stdin and the terminal, and the
 //! simulation build leaves it out.
 
+pub mod bench;
 mod config;
 mod dev;
 mod keys;
@@ -81,6 +82,11 @@ enum Command {
     Status(status::Args),
     /// Print an example configuration, or check a file
     Config(config::Args),
+    /// Measure throughput and latency, closed loop
+    Bench(bench::BenchArgs),
+    /// Serve as the bench's bare target
+    #[command(hide = true)]
+    BenchBare(bench::BareArgs),
 }
 
 /// Runs the command that the process's arguments name, to its end.
@@ -97,6 +103,8 @@ pub fn main() -> ExitCode {
         Command::Delete(args) => keys::delete(&args),
         Command::Status(args) => status::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Bench(args) => run_bench(args),
+        Command::BenchBare(args) => run_bare(args),
     };
     let exit = result.unwrap_or_else(|failure| {
         if !failure.message.is_empty() {
@@ -105,6 +113,18 @@ pub fn main() -> ExitCode {
         failure.exit
     });
     ExitCode::from(exit as u8)
+}
+
+fn run_bench(args: bench::BenchArgs) -> Result<Exit, Failure> {
+    let report = block_on_threads(args.threads(), bench::run(args))?;
+    print(&report.map_err(|error| Failure::unavailable(error.to_string()))?)?;
+    Ok(Exit::Ok)
+}
+
+fn run_bare(args: bench::BareArgs) -> Result<Exit, Failure> {
+    let served = block_on_threads(args.threads(), bench::run_bare(args))?;
+    served.map_err(|error| Failure::unavailable(error.to_string()))?;
+    Ok(Exit::Ok)
 }
 
 /// Prints what clap has to say: help and versions are results, the rest is wrong usage.
@@ -141,8 +161,15 @@ fn note(line: &str) {
 
 /// Runs a command's future on this thread alone.
 fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let refused = |error| Failure::unavailable(format!("cannot start an event loop: {error}"));
-    crate::runtime::task::block_on(1, command).map_err(refused)?
+    block_on_threads(1, command)?
+}
+
+/// Runs a command's future on so many threads; 0: one for each core.
+fn block_on_threads<F: Future>(threads: usize, command: F) -> Result<F::Output, Failure> {
+    let refused = |error| {
+        Failure::unavailable(format!("cannot start an event loop of {threads} threads: {error}"))
+    };
+    crate::runtime::task::block_on(threads, command).map_err(refused)
 }
 
 #[cfg(test)]
@@ -174,6 +201,8 @@ mod tests {
             "starling status --node 127.0.0.1:8001 --json",
             "starling config --example",
             "starling config --check f.yml",
+            "starling bench --spawn 3 --bare --reads 0.5",
+            "starling bench-bare --listen 127.0.0.1:0",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
