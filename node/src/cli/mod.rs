@@ -116,6 +116,18 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
+fn run_bench(args: bench::BenchArgs) -> Result<Exit, Failure> {
+    let report = block_on_threads(args.threads(), bench::run(args))?;
+    print(&report.map_err(|error| Failure::unavailable(error.to_string()))?)?;
+    Ok(Exit::Ok)
+}
+
+fn run_bare(args: bench::BareArgs) -> Result<Exit, Failure> {
+    let served = block_on_threads(args.threads(), bench::run_bare(args))?;
+    served.map_err(|error| Failure::unavailable(error.to_string()))?;
+    Ok(Exit::Ok)
+}
+
 /// Prints what clap has to say: help and versions are results, the rest is wrong usage.
 fn refuse(refused: &clap::Error) -> Exit {
     // With nobody to read it there is nothing left to do.
@@ -150,8 +162,15 @@ fn note(line: &str) {
 
 /// Runs a command's future on this thread alone.
 fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let refused = |error| Failure::unavailable(format!("cannot start an event loop: {error}"));
-    crate::runtime::task::block_on(1, command).map_err(refused)?
+    block_on_threads(1, command)?
+}
+
+/// Runs a command's future on so many threads; 0: one for each core.
+fn block_on_threads<F: Future>(threads: usize, command: F) -> Result<F::Output, Failure> {
+    let refused = |error| {
+        Failure::unavailable(format!("cannot start an event loop of {threads} threads: {error}"))
+    };
+    crate::runtime::task::block_on(threads, command).map_err(refused)
 }
 
 #[cfg(test)]
@@ -183,6 +202,8 @@ mod tests {
             "starling status --node 127.0.0.1:8001 --json",
             "starling config --example",
             "starling config --check f.yml",
+            "starling bench --spawn 3 --bare --reads 0.5",
+            "starling bench-bare --listen 127.0.0.1:0",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 
-use super::{Exit, Failure, block_on, config};
+use super::{Exit, Failure, block_on, block_on_threads, config};
 use crate::config::Config;
 use crate::logging;
 use crate::node::Node;
@@ -27,10 +27,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     logging::init(&config.log).map_err(|error| Failure::unavailable(error.to_string()))?;
     std::panic::set_hook(Box::new(abort));
     let threads = config.threads;
-    let served = task::block_on(threads, serve(config, args.stop_with_stdin));
-    served.map_err(|error| {
-        Failure::unavailable(format!("cannot start {threads} worker threads: {error}"))
-    })?
+    block_on_threads(threads, serve(config, args.stop_with_stdin))?
 }
 
 async fn serve(config: Config, stop_with_stdin: bool) -> Result<Exit, Failure> {

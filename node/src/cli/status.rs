@@ -139,7 +139,9 @@ fn table(members: &[MemberStatus], colours: bool) -> String {
             _ => "33",
         };
         out.push_str(&line(row, &widths, colours.then_some(colour)));
-        if let Some(error) = member.error.as_deref().filter(|error| !error.is_empty()) {
+        // What once went wrong with a member that is up again is for the logs.
+        let trouble = member.error.as_deref().filter(|_| member.status.as_deref() != Some("up"));
+        if let Some(error) = trouble {
             out.push_str(&format!("  └ {error}\n"));
         }
     }
@@ -224,7 +226,7 @@ mod tests {
             "members":[
               {"name":"a","id":"1","status":"up","zone":"default","vnodes":256,"share":0.3333,"rpc":"127.0.0.1:7001","http":"127.0.0.1:8001"},
               {"name":"long-name","status":"down","zone":"z","vnodes":256,"share":0.3333,"rpc":"127.0.0.1:7002","http":"127.0.0.1:8002","since_ms":93784000,"rtt_ms":null,"error":"connection refused"},
-              {"name":"p","status":"up","zone":"z","vnodes":0,"share":0.0,"rpc":"[::1]:7003","http":"[::1]:8003","since_ms":61000,"rtt_ms":0.24}],
+              {"name":"p","status":"up","zone":"z","vnodes":0,"share":0.0,"rpc":"[::1]:7003","http":"[::1]:8003","since_ms":61000,"rtt_ms":0.24,"error":"an old story"}],
             "storage":{"keys":12,"memtable_bytes":3145728,"log_bytes":900}}"#;
         let cluster: Cluster = serde_json::from_str(body).unwrap();
         insta::assert_snapshot!(page(&cluster, false), @r#"
