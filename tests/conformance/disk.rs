@@ -4,7 +4,6 @@
 //! What cannot be had from a kernel at will (loss of power, a failing device) is tested beside
 //! the model, in `starling-world`.
 
-
 mod stage;
 
 use std::fmt::Debug;

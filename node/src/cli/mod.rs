@@ -116,18 +116,6 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-fn run_bench(args: bench::BenchArgs) -> Result<Exit, Failure> {
-    let report = block_on_threads(args.threads(), bench::run(args))?;
-    print(&report.map_err(|error| Failure::unavailable(error.to_string()))?)?;
-    Ok(Exit::Ok)
-}
-
-fn run_bare(args: bench::BareArgs) -> Result<Exit, Failure> {
-    let served = block_on_threads(args.threads(), bench::run_bare(args))?;
-    served.map_err(|error| Failure::unavailable(error.to_string()))?;
-    Ok(Exit::Ok)
-}
-
 /// Prints what clap has to say: help and versions are results, the rest is wrong usage.
 fn refuse(refused: &clap::Error) -> Exit {
     // With nobody to read it there is nothing left to do.

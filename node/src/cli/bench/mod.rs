@@ -26,7 +26,6 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Exit, Failure};
-use crate::runtime::task;
 pub(super) use bare::BareArgs;
 use load::{Load, Measured};
 use report::Row;
@@ -132,8 +131,7 @@ fn on_threads<T>(
     threads: usize,
     work: impl Future<Output = Result<T, BenchError>>,
 ) -> Result<T, Failure> {
-    let refused = |error| Failure::unavailable(format!("cannot start {threads} threads: {error}"));
-    let done = task::block_on(threads, work).map_err(refused)?;
+    let done = super::block_on_threads(threads, work)?;
     done.map_err(|error| Failure::unavailable(error.to_string()))
 }
 
