@@ -23,6 +23,11 @@
 
 pub mod causality;
 pub mod codec;
+pub mod context_token;
 pub mod key;
+pub mod mint;
 pub mod object;
 pub mod ring;
+
+#[cfg(test)]
+mod tests;
