@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn keys_with_one_tag_live_together_in_order() {
         let a = Key::new("b", "{user:1}.a").unwrap();
-        let b = Key::new("b", "x{user:1}.b").unwrap();
+        let b = Key::new("b", "~{user:1}.b").unwrap();
         let other = Key::new("b", "user:1").unwrap();
         assert_eq!(a.token(), b.token());
         assert_eq!(a.token(), other.token(), "the tag alone is hashed, as if it were the name");

@@ -27,6 +27,7 @@ pub mod context_token;
 pub mod key;
 pub mod mint;
 pub mod object;
+pub mod quorum;
 pub mod ring;
 
 #[cfg(test)]

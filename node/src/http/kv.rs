@@ -1,0 +1,262 @@
+//! `/v1/kv/{bucket}/{key}`: one key at a time.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use super::problem::Problem;
+use super::query::{self, Operation, Parameters};
+use super::{App, CAUSAL_CONTEXT, RequestId};
+use crate::domain::causality::CausalContext;
+use crate::domain::context_token;
+use crate::domain::key::Key;
+use crate::domain::object::{Content, Object, Sibling};
+use crate::rpc::message::{RequestHead, WriteReply};
+use crate::runtime::time;
+use crate::service::replica::{Intent, pair_bytes};
+
+const PREFIX: &str = "/v1/kv/";
+
+fn key_of(uri: &Uri) -> Result<Key, Problem> {
+    query::key_of(uri.path().strip_prefix(PREFIX).unwrap_or_default())
+}
+
+fn parameters(app: &App, uri: &Uri, operation: Operation) -> Result<Parameters, Problem> {
+    let replicas = app.coordinator.ring().n() as u8;
+    query::parse(uri.query(), operation, &app.config, replicas)
+}
+
+fn head(id: RequestId, parameters: &Parameters) -> RequestHead {
+    RequestHead { request_id: id.0, deadline: time::now() + parameters.timeout }
+}
+
+/// GET and HEAD.
+///
+/// # Errors
+/// 400, 404, 503, 504 as the contract says.
+pub async fn get(
+    State(app): State<Arc<App>>,
+    Extension(id): Extension<RequestId>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let key = key_of(&uri)?;
+    let parameters = parameters(&app, &uri, Operation::Read)?;
+    let read = app.coordinator.read(head(id, &parameters), &key, parameters.required).await;
+    let object = read.map_err(|error| Problem::from_request(&error, &key))?;
+    match object {
+        None => Err(Problem::no_such_key(&key, None)),
+        Some(object) => show(&app, &key, &object),
+    }
+}
+
+/// PUT: any JSON document.
+///
+/// # Errors
+/// 400, 408, 409, 413, 503, 504 as the contract says.
+pub async fn put(
+    State(app): State<Arc<App>>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let key = key_of(&parts.uri)?;
+    let parameters = parameters(&app, &parts.uri, Operation::Put)?;
+    let seen = context_of(&parts.headers, &key)?;
+    let head = head(id, &parameters);
+    let limit = app.config.limits.pair_bytes;
+    let allowed = Duration::from_millis(app.config.timeouts.body_read_ms);
+    let value = read_body(body, limit, allowed).await?;
+    if pair_bytes(&key, &value) > limit {
+        return Err(Problem::pair_too_large(limit));
+    }
+    check_json(&value)?;
+    let expires_at_ms =
+        parameters.ttl.map(|ttl| time::wall_clock_ms().saturating_add(ttl.as_millis() as u64));
+    // Copied, so that what is kept does not pin the connection's read buffer.
+    let content = Content::Value(Bytes::copy_from_slice(&value));
+    write(&app, head, &key, Intent { seen, content, expires_at_ms }, parameters.required).await
+}
+
+/// DELETE: writes a tombstone.
+///
+/// # Errors
+/// 400, 409, 503, 504 as the contract says.
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let key = key_of(&uri)?;
+    let parameters = parameters(&app, &uri, Operation::Delete)?;
+    let seen = context_of(&headers, &key)?;
+    let intent = Intent { seen, content: Content::Tombstone, expires_at_ms: None };
+    write(&app, head(id, &parameters), &key, intent, parameters.required).await
+}
+
+async fn write(
+    app: &App,
+    head: RequestHead,
+    key: &Key,
+    intent: Intent,
+    required: u8,
+) -> Result<Response, Problem> {
+    let written = app.coordinator.write(head, key, intent, required).await;
+    let reply = written.map_err(|error| Problem::from_request(&error, key))?;
+    let WriteReply { context, siblings, required, received, hinted } = reply;
+    let token = context_token::encode(&context, key);
+    let body = format!(
+        r#"{{"context":"{token}","acks":{{"required":{required},"received":{received},"hinted":{hinted}}},"siblings":{siblings}}}"#
+    );
+    Ok(respond(StatusCode::OK, body.into(), &token))
+}
+
+fn context_of(headers: &HeaderMap, key: &Key) -> Result<CausalContext, Problem> {
+    let Some(header) = headers.get(CAUSAL_CONTEXT) else { return Ok(CausalContext::new()) };
+    // Bytes that are not text are no token either, so the decoder says what is wrong.
+    let token = header.to_str().unwrap_or("\u{fffd}");
+    context_token::decode(token, key)
+        .map_err(|error| Problem::bad_request("bad-context", format!("Causal-Context: {error}")))
+}
+
+async fn read_body(body: Body, limit: usize, allowed: Duration) -> Result<Bytes, Problem> {
+    let mut collecting = Box::pin(Limited::new(body, limit).collect());
+    // Most bodies arrive with their head; only the others need a timer.
+    let collected = match (&mut collecting).now_or_never() {
+        Some(collected) => collected,
+        None => time::timeout(allowed, collecting)
+            .await
+            .map_err(|time::Elapsed| Problem::body_too_slow(allowed))?,
+    };
+    match collected {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(Problem::pair_too_large(limit))
+        }
+        Err(error) => {
+            let detail = format!("the body could not be read: {error}");
+            Err(Problem::bad_request("bad-body", detail))
+        }
+    }
+}
+
+fn check_json(value: &[u8]) -> Result<(), Problem> {
+    if let Err(error) = std::str::from_utf8(value) {
+        return Err(Problem::invalid_json(error.valid_up_to(), "bytes that are not UTF-8"));
+    }
+    match serde_json::from_slice::<serde::de::IgnoredAny>(value) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let lines = value.split_inclusive(|&b| b == b'\n').take(error.line().saturating_sub(1));
+            let before = lines.map(<[u8]>::len).sum::<usize>();
+            let offset = (before + error.column().saturating_sub(1)).min(value.len());
+            // serde_json appends the line and column; the offset says it better.
+            let text = error.to_string();
+            let what = text.split(" at line ").next().unwrap_or_default();
+            Err(Problem::invalid_json(offset, what))
+        }
+    }
+}
+
+/// Answers with one value, with siblings, or with nothing.
+fn show(app: &App, key: &Key, object: &Object) -> Result<Response, Problem> {
+    let token = context_token::encode(object.context(), key);
+    let now_ms = time::wall_clock_ms();
+    let mut shown: Vec<(&Sibling, Option<&Bytes>)> = Vec::new();
+    for sibling in object.siblings() {
+        let value = sibling.visible(now_ms);
+        let expired = value.is_none() && sibling.content != Content::Tombstone;
+        // Equal values are shown once: a client's retry may have made two.
+        if !expired && !shown.iter().any(|(_, other)| *other == value) {
+            shown.push((sibling, value));
+        }
+    }
+    match shown.as_slice() {
+        [] | [(_, None)] => Err(Problem::no_such_key(key, Some(token))),
+        [(_, Some(value))] => Ok(respond(StatusCode::OK, Body::from((*value).clone()), &token)),
+        siblings => {
+            app.metrics.conflicts.increment();
+            let body = conflict_body(siblings, &token);
+            Ok(respond(StatusCode::MULTIPLE_CHOICES, body.into(), &token))
+        }
+    }
+}
+
+fn conflict_body(siblings: &[(&Sibling, Option<&Bytes>)], token: &str) -> String {
+    let mut body = String::from(r#"{"siblings":["#);
+    for (at, (sibling, value)) in siblings.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let written_at = rfc3339(sibling.written_at_ms);
+        let what = match value {
+            // Stored values are valid JSON and so valid UTF-8: they were checked when written.
+            Some(value) => format!(r#""value":{}"#, String::from_utf8_lossy(value)),
+            None => r#""deleted":true"#.to_owned(),
+        };
+        let _infallible = write!(body, r#"{comma}{{{what},"written_at":"{written_at}"}}"#);
+    }
+    let _infallible = write!(body, r#"],"context":"{token}"}}"#);
+    body
+}
+
+fn respond(status: StatusCode, body: Body, token: &str) -> Response {
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(token) = HeaderValue::try_from(token) {
+        headers.insert(CAUSAL_CONTEXT, token);
+    }
+    response
+}
+
+/// Unix milliseconds as RFC 3339 in UTC. Days to date: Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms", `civil_from_days`.
+fn rfc3339(unix_ms: u64) -> String {
+    let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
+    let z = days + 719_468;
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_errors_name_the_byte() {
+        let offset = |text: &str| match check_json(text.as_bytes()) {
+            Ok(()) => None,
+            Err(problem) => problem.body()["offset"].as_u64(),
+        };
+        assert_eq!(offset(r#"{"a":[1,2.5e3,null,"ü"]}"#), None);
+        assert_eq!(offset("  7 "), None);
+        assert_eq!(offset("{\"a\":\n  x}"), Some(8));
+        assert_eq!(offset("[1,]"), Some(3));
+        assert_eq!(offset(""), Some(0));
+        assert_eq!(offset("1 2"), Some(2));
+        assert!(check_json(b"\"a\xff\"").unwrap_err().body()["offset"] == 2);
+    }
+
+    #[test]
+    fn dates_are_civil() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(951_782_400_123), "2000-02-29T00:00:00.123Z");
+        assert_eq!(rfc3339(4_107_542_399_999), "2100-02-28T23:59:59.999Z");
+    }
+}

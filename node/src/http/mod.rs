@@ -1,0 +1,181 @@
+//! The HTTP contract: routes, parameters, status codes, problem documents.
+//!
+//! ```text
+//! server   accept loop, keep-alive, slow clients, drain      (bytes ⇄ requests)
+//! kv       GET HEAD PUT DELETE /v1/kv/{bucket}/{key}         (requests ⇄ coordinator)
+//! cluster  /v1/cluster…        ops   /health… /metrics       (what an operator looks at)
+//! problem  every error's document, in one place
+//! ```
+//!
+//! The same bytes leave in production and in simulation. Nothing here knows how a quorum is met.
+
+pub mod cluster;
+pub mod io;
+pub mod kv;
+pub mod ops;
+pub mod problem;
+pub mod query;
+pub mod server;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::HeaderName;
+use axum::http::{HeaderValue, Method, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use rand::RngCore;
+
+use crate::config::Config;
+use crate::domain::key::murmur3;
+use crate::runtime::{rng, time};
+use crate::service::coordinator::Coordinator;
+use crate::service::metrics::Metrics;
+use crate::service::replica::Replica;
+use problem::Problem;
+
+/// The header that carries a request's id, in both directions.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header that carries a causal context, in both directions.
+pub const CAUSAL_CONTEXT: HeaderName = HeaderName::from_static("causal-context");
+
+/// What every handler works with.
+pub struct App {
+    /// The node's settings.
+    pub config: Config,
+    /// Coordinates requests.
+    pub coordinator: Arc<Coordinator>,
+    /// This node's own copy.
+    pub replica: Arc<Replica>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    ready: AtomicBool,
+    in_flight: AtomicUsize,
+    request_ids: AtomicU64,
+}
+
+impl App {
+    /// Handlers' state for one node; not ready until told.
+    pub fn new(
+        config: Config,
+        coordinator: Arc<Coordinator>,
+        replica: Arc<Replica>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let first_id = rng::fork("request ids").next_u64();
+        Self {
+            config,
+            coordinator,
+            replica,
+            metrics,
+            ready: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
+            request_ids: AtomicU64::new(first_id),
+        }
+    }
+
+    /// Says whether the node serves: joined, log replayed, not draining.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// True while the node serves.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Requests being answered now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The id under which every node logs this request: 16 hex digits of the client's as they are,
+    /// any other text of the client's hashed, a fresh one if it sent none.
+    fn request_id(&self, request: &Request) -> u64 {
+        match request.headers().get(REQUEST_ID) {
+            None => self.request_ids.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed),
+            Some(text) => {
+                let hex = text.to_str().ok().filter(|text| text.len() == 16);
+                hex.and_then(|text| u64::from_str_radix(text, 16).ok())
+                    .unwrap_or_else(|| murmur3(text.as_bytes()).0)
+            }
+        }
+    }
+}
+
+/// The id of the request in hand.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestId(pub u64);
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/kv/{bucket}/{*key}", get(kv::get).put(kv::put).delete(kv::delete))
+        .route("/v1/cluster", get(cluster::members))
+        .route("/v1/cluster/ring", get(cluster::ring))
+        .route("/v1/cluster/where/{bucket}/{*key}", get(cluster::locate))
+        .route("/health/live", get(ops::live))
+        .route("/health/ready", get(ops::ready))
+        .route("/metrics", get(ops::metrics))
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(no_such_route)
+        .layer(axum::middleware::from_fn_with_state(app.clone(), admit))
+        .with_state(app)
+}
+
+/// Numbers the request, refuses it when the node is over capacity, times and counts it.
+async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let id = app.request_id(&request);
+    let started = time::now();
+    let is_kv = request.uri().path().starts_with("/v1/kv/");
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let in_flight = InFlight::enter(&app.in_flight);
+    let mut response = if is_kv && in_flight.before >= app.config.limits.requests_in_flight {
+        app.metrics.http_overloaded.increment();
+        Problem::overloaded(Duration::from_secs(1)).into_response()
+    } else {
+        tracing::debug!(request_id = id, method = %request.method(), path = request.uri().path(), "request");
+        request.extensions_mut().insert(RequestId(id));
+        next.run(request).await
+    };
+    app.metrics.http_requests.increment();
+    if is_kv {
+        let histogram = if reads { &app.metrics.get_seconds } else { &app.metrics.put_seconds };
+        histogram.record(time::now().since(started));
+    }
+    tracing::debug!(request_id = id, status = response.status().as_u16(), "answer");
+    if let Ok(value) = HeaderValue::try_from(format!("{id:016x}")) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// Counts a request for as long as it is being answered, however it ends.
+struct InFlight<'a> {
+    count: &'a AtomicUsize,
+    before: usize,
+}
+
+impl<'a> InFlight<'a> {
+    fn enter(count: &'a AtomicUsize) -> Self {
+        Self { count, before: count.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn no_such_route(uri: Uri) -> Problem {
+    Problem::no_such_route(uri.path())
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    Problem::wrong_method(&method, uri.path())
+}

@@ -1,0 +1,52 @@
+//! What operators and orchestrators poll: health and metrics.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+
+use super::App;
+use super::problem::Problem;
+use crate::service::metrics::gauge;
+
+/// 200 while the process works.
+pub async fn live() -> &'static str {
+    "live\n"
+}
+
+/// 200 when the node serves, else 503 with the reason.
+///
+/// # Errors
+/// 503 while starting or draining.
+pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
+    if app.is_ready() {
+        Ok("ready\n")
+    } else {
+        Err(Problem::not_ready("it is starting or stopping"))
+    }
+}
+
+/// OpenMetrics text.
+pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let mut text = String::with_capacity(8 * 1024);
+    app.metrics.render(&mut text);
+    let in_flight = app.in_flight();
+    gauge(&mut text, "starling_requests_in_flight", "HTTP requests being answered.", in_flight);
+    let stats = app.replica.engine().stats();
+    gauge(&mut text, "starling_keys", "Keys held, tombstones included.", stats.keys);
+    gauge(
+        &mut text,
+        "starling_memtable_bytes",
+        "Bytes of objects in memory.",
+        stats.memtable_bytes,
+    );
+    gauge(&mut text, "starling_log_bytes", "Bytes in the commit log.", stats.log_bytes);
+    gauge(&mut text, "starling_log_segments", "Segments of the commit log.", stats.segments);
+    gauge(&mut text, "starling_log_syncs", "Syncs of the commit log since the start.", stats.syncs);
+    gauge(&mut text, "starling_log_records", "Records logged since the start.", stats.records);
+    let ready = u8::from(app.is_ready());
+    gauge(&mut text, "starling_ready", "1 while the node serves.", ready);
+    text.push_str("# EOF\n");
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+}

@@ -1,0 +1,131 @@
+//! Query parameters of key requests: known names only, each checked against what is allowed.
+
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+
+use super::problem::Problem;
+use crate::config::Config;
+use crate::domain::key::Key;
+use crate::domain::quorum::Level;
+
+/// The longest time to live, in seconds: a hundred years.
+const TTL_MAX_S: u64 = 100 * 365 * 24 * 3600;
+
+/// What a request's parameters ask for, with the node's defaults filled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameters {
+    /// R or W.
+    pub required: u8,
+    /// Whether fallbacks may stand in for home replicas.
+    pub sloppy: bool,
+    /// Time until the request's deadline.
+    pub timeout: Duration,
+    /// How long the value is to live; `None`: for ever.
+    pub ttl: Option<Duration>,
+}
+
+/// Which request the parameters belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// GET, HEAD: takes `r`.
+    Read,
+    /// PUT: takes `w` and `ttl`.
+    Put,
+    /// DELETE: takes `w`.
+    Delete,
+}
+
+impl Operation {
+    fn allowed(self) -> &'static str {
+        match self {
+            Self::Read => "r, sloppy, timeout_ms",
+            Self::Put => "w, sloppy, ttl, timeout_ms",
+            Self::Delete => "w, sloppy, timeout_ms",
+        }
+    }
+}
+
+/// Reads the parameters of `query`.
+///
+/// # Errors
+/// 400 for an unknown name or a value that is not allowed.
+pub fn parse(
+    query: Option<&str>,
+    operation: Operation,
+    config: &Config,
+    replicas: u8,
+) -> Result<Parameters, Problem> {
+    let default = match operation {
+        Operation::Read => config.replication.r,
+        Operation::Put | Operation::Delete => config.replication.w,
+    };
+    let mut level = default;
+    let timeout_max_ms = config.timeouts.request_max_ms;
+    let mut parameters = Parameters {
+        required: 0,
+        sloppy: true,
+        timeout: Duration::from_millis(config.timeouts.request_ms),
+        ttl: None,
+    };
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let wrong = |allowed: &str| {
+            let detail = format!("{name}={value} is not allowed: {allowed}");
+            Problem::bad_request("bad-parameter", detail)
+        };
+        let number = || value.parse::<u64>().ok();
+        match (name, operation) {
+            ("r", Operation::Read) | ("w", Operation::Put | Operation::Delete) => {
+                level = Level::parse(value).ok_or_else(|| {
+                    wrong(&format!("use one, quorum, all or a number from 1 to {replicas}"))
+                })?;
+            }
+            ("sloppy", _) => {
+                parameters.sloppy = match value {
+                    "true" => true,
+                    "false" => false,
+                    _ => return Err(wrong("use true or false")),
+                };
+            }
+            ("timeout_ms", _) => {
+                let ms = number().filter(|ms| (1..=timeout_max_ms).contains(ms));
+                let ms = ms.ok_or_else(|| wrong(&format!("use 1 to {timeout_max_ms}")))?;
+                parameters.timeout = Duration::from_millis(ms);
+            }
+            ("ttl", Operation::Put) => {
+                let seconds = number().filter(|s| (1..=TTL_MAX_S).contains(s));
+                let seconds =
+                    seconds.ok_or_else(|| wrong("use a number of seconds, at least 1"))?;
+                parameters.ttl = Some(Duration::from_secs(seconds));
+            }
+            _ => {
+                let detail =
+                    format!("there is no parameter {name} here: use {}", operation.allowed());
+                return Err(Problem::bad_request("unknown-parameter", detail));
+            }
+        }
+    }
+    parameters.required = level
+        .of(replicas)
+        .map_err(|error| Problem::bad_request("bad-parameter", format!("r or w {error}")))?;
+    Ok(parameters)
+}
+
+/// The key named by a path's rest, `{bucket}/{key}`, each percent-decoded.
+///
+/// # Errors
+/// 400 when the names are not allowed.
+pub fn key_of(rest: &str) -> Result<Key, Problem> {
+    let bad = |detail: String| Problem::bad_request("bad-key", detail);
+    let (bucket, name) =
+        rest.split_once('/').ok_or_else(|| bad("the path lacks a key: /{bucket}/{key}".into()))?;
+    let decode = |text: &str, what: &str| {
+        percent_decode_str(text)
+            .decode_utf8()
+            .map(std::borrow::Cow::into_owned)
+            .map_err(|_| bad(format!("{what} is not UTF-8 after percent-decoding")))
+    };
+    let (bucket, name) = (decode(bucket, "bucket")?, decode(name, "key")?);
+    Key::new(&bucket, &name).map_err(|error| bad(error.to_string()))
+}

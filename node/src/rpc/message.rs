@@ -1,0 +1,416 @@
+//! What nodes ask of each other, and what they answer.
+//!
+//! A request frame's payload is the caller's number for it, then the head, then the body; a reply's
+//! is that number and the body. Numbers are the caller's own business: the other side sends them back
+//! as they are.
+//!
+//! ```text
+//! request   number u64 | request id u64 | remaining ms varint | tag u8 | fields
+//! reply     number u64 | tag u8 | fields
+//! ```
+//!
+//! Keys, objects and contexts have the encodings of [`domain`](crate::domain), and every message has
+//! exactly one. Deadlines travel as the time that remains, since clocks differ.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BufMut;
+
+use super::frame::{self, FrameError, Kind};
+use crate::domain::causality::CausalContext;
+use crate::domain::codec::{DecodeError, Decoder, Encode};
+use crate::domain::key::Key;
+use crate::domain::object::{Content, Object};
+use crate::runtime::time::Instant;
+
+/// What goes with every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestHead {
+    /// Names the client's request in the logs of every node that it touches.
+    pub request_id: u64,
+    /// When the answer stops being of use, by this machine's monotonic clock.
+    pub deadline: Instant,
+}
+
+/// What one node asks of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// From a write's coordinator, or as read repair: merge `object` into what you hold for `key` and
+    /// answer once that is durable. A lost copy costs an ack; repeating it is harmless.
+    Replicate {
+        /// The key.
+        key: Key,
+        /// All that the sender holds for it.
+        object: Arc<Object>,
+    },
+    /// From a read's coordinator: what do you hold for `key`? Changes nothing.
+    Fetch {
+        /// The key.
+        key: Key,
+        /// The [digest](Object::digest) of what the asker holds: an equal object isn't sent.
+        /// `None`: it holds nothing, or wants the object anyway.
+        known: Option<u64>,
+    },
+    /// From a node that is no home replica, to one that is: coordinate this write. A lost one, or a
+    /// lost answer, leaves the outcome unknown; repeating it may add a sibling.
+    Write(WriteRequest),
+    /// Are you there? Answered by the server itself; no handler sees it.
+    Ping,
+}
+
+/// A client's PUT or DELETE on its way to its coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteRequest {
+    /// The key.
+    pub key: Key,
+    /// The context that the client sent; empty without one.
+    pub seen: CausalContext,
+    /// The new value, or a tombstone.
+    pub content: Content,
+    /// When the value expires, in Unix milliseconds; `None`: never.
+    pub expires_at_ms: Option<u64>,
+    /// How many durable acks the client wants.
+    pub w: u8,
+    /// Whether a fallback's ack counts.
+    pub sloppy: bool,
+}
+
+/// The answer to one [`Request`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// To `Replicate`: merged and durable.
+    Stored,
+    /// To `Fetch`: this is held.
+    Found(Arc<Object>),
+    /// To `Fetch`: the same is held as the asker's digest says.
+    Same,
+    /// To `Fetch`: nothing is held.
+    Absent,
+    /// To `Write`: done, with enough acks.
+    Written(WriteReply),
+    /// To `Ping`.
+    Pong,
+    /// To anything: not done, or not known to be done, and why.
+    Refused(Refusal),
+}
+
+/// What a coordinator says of a write that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteReply {
+    /// For the client: what it had seen, and its own write.
+    pub context: CausalContext,
+    /// Siblings that the key has now.
+    pub siblings: u32,
+    /// Acks that were asked for.
+    pub required: u8,
+    /// Acks that came in time.
+    pub received: u8,
+    /// Those among them that came from fallbacks.
+    pub hinted: u8,
+}
+
+/// Why a node did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Too much is going on; nothing was begun.
+    #[error("node is overloaded: try again in {retry_after_ms} ms")]
+    Overloaded {
+        /// When to try again, in milliseconds.
+        retry_after_ms: u32,
+    },
+    /// The node can't write to its disk at present; the write may or may not live on there.
+    #[error("node cannot store: {reason}")]
+    StorageStalled {
+        /// What the storage says.
+        reason: String,
+    },
+    /// The node is no home replica of the key: the asker's view of the ring is another. Nothing was begun.
+    #[error("node is no home replica of the key")]
+    NotHome,
+    /// The write would leave more siblings than allowed; nothing was stored. Read, merge, and write
+    /// with the context.
+    #[error("key has {limit} siblings already: write with the context of a read")]
+    TooManySiblings {
+        /// What the key's siblings are covered by.
+        context: CausalContext,
+        /// How many siblings a key may have.
+        limit: u32,
+    },
+    /// Too few replicas could be reached; the write lives on where it was stored.
+    #[error("only {received} of {required} required replicas answered")]
+    QuorumUnmet {
+        /// Acks that were asked for.
+        required: u8,
+        /// Acks that came.
+        received: u8,
+        /// Those among them that came from fallbacks.
+        hinted: u8,
+    },
+    /// Too few replicas answered before the deadline; the write lives on where it was stored.
+    #[error("only {received} of {required} required replicas answered in time")]
+    DeadlineExceeded {
+        /// Acks that were asked for.
+        required: u8,
+        /// Acks that came.
+        received: u8,
+        /// Those among them that came from fallbacks.
+        hinted: u8,
+    },
+    /// Key and value, or an answer's object, are larger than a limit; nothing was stored.
+    #[error("pair is larger than {limit} bytes")]
+    PairTooLarge {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The node is starting or stopping; nothing was begun.
+    #[error("node is starting or stopping")]
+    Unready,
+}
+
+/// Appends a request frame to `out`.
+pub(super) fn encode_request(
+    number: u64,
+    request_id: u64,
+    remaining: Duration,
+    request: &Request,
+    payload_bytes_max: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), FrameError> {
+    // Rounded up: a receiver that starts a moment too late does no harm, but one that is told "0 ms"
+    // drops what could have been answered.
+    let remaining_ms = remaining.as_micros().div_ceil(1000);
+    frame::encode(Kind::Request, payload_bytes_max, out, |out| {
+        out.put_u64(number);
+        out.put_u64(request_id);
+        out.put_varint(u64::try_from(remaining_ms).unwrap_or(u64::MAX));
+        request.encode(out);
+    })
+}
+
+/// Reads the payload of a request frame that came at `now`: the caller's number, head and body.
+pub(super) fn decode_request(
+    payload: &[u8],
+    now: Instant,
+) -> Result<(u64, RequestHead, Request), DecodeError> {
+    let mut from = Decoder::new(payload);
+    let number = from.u64("number")?;
+    let request_id = from.u64("request id")?;
+    let remaining = Duration::from_millis(from.varint("remaining time")?);
+    let request = Request::decode(&mut from)?;
+    from.finish()?;
+    Ok((number, RequestHead { request_id, deadline: now + remaining }, request))
+}
+
+/// Appends a reply frame to `out`. A reply over the limit becomes a refusal that says so.
+pub(super) fn encode_reply(
+    number: u64,
+    reply: &Reply,
+    payload_bytes_max: usize,
+    out: &mut Vec<u8>,
+) {
+    let put = |reply: &Reply, out: &mut Vec<u8>| {
+        frame::encode(Kind::Reply, payload_bytes_max, out, |out| {
+            out.put_u64(number);
+            reply.encode(out);
+        })
+    };
+    if put(reply, out).is_err() {
+        let refusal = Refusal::PairTooLarge { limit: payload_bytes_max as u64 };
+        put(&Reply::Refused(refusal), out).expect("a refusal of some 20 bytes fits in any frame");
+    }
+}
+
+/// Reads the payload of a reply frame: the number that the request had, and the body.
+pub(super) fn decode_reply(payload: &[u8]) -> Result<(u64, Reply), DecodeError> {
+    let mut from = Decoder::new(payload);
+    let number = from.u64("number")?;
+    let reply = Reply::decode(&mut from)?;
+    from.finish()?;
+    Ok((number, reply))
+}
+
+impl Request {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Request::Ping => out.put_u8(0),
+            Request::Replicate { key, object } => {
+                out.put_u8(1);
+                key.encode(out);
+                object.encode(out);
+            }
+            Request::Fetch { key, known: None } => {
+                out.put_u8(2);
+                key.encode(out);
+            }
+            Request::Fetch { key, known: Some(digest) } => {
+                out.put_u8(3);
+                key.encode(out);
+                out.put_u64(*digest);
+            }
+            Request::Write(write) => {
+                out.put_u8(4);
+                write.encode(out);
+            }
+        }
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(match from.u8("request tag")? {
+            0 => Request::Ping,
+            1 => {
+                let key = Key::decode(from)?;
+                Request::Replicate { key, object: Arc::new(Object::decode(from)?) }
+            }
+            2 => Request::Fetch { key: Key::decode(from)?, known: None },
+            3 => Request::Fetch { key: Key::decode(from)?, known: Some(from.u64("digest")?) },
+            4 => Request::Write(WriteRequest::decode(from)?),
+            _ => return Err(DecodeError::Invalid("request tag")),
+        })
+    }
+}
+
+impl WriteRequest {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.key.encode(out);
+        self.seen.encode(out);
+        out.put_u8(self.w);
+        out.put_u8(u8::from(self.sloppy));
+        // 0 says never; otherwise one more than the moment.
+        out.put_varint(self.expires_at_ms.map_or(0, |at| at.saturating_add(1)));
+        match &self.content {
+            Content::Tombstone => out.put_u8(0),
+            Content::Value(bytes) => {
+                out.put_u8(1);
+                out.put_block(bytes);
+            }
+        }
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let key = Key::decode(from)?;
+        let seen = CausalContext::decode(from)?;
+        let w = from.u8("w")?;
+        let sloppy = match from.u8("sloppy")? {
+            0 => false,
+            1 => true,
+            _ => return Err(DecodeError::Invalid("sloppy")),
+        };
+        let expires_at_ms = from.varint("expiry")?.checked_sub(1);
+        let content = match from.u8("content")? {
+            0 => Content::Tombstone,
+            1 => Content::Value(from.owned_block("value")?),
+            _ => return Err(DecodeError::Invalid("content")),
+        };
+        Ok(WriteRequest { key, seen, content, expires_at_ms, w, sloppy })
+    }
+}
+
+impl Reply {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Reply::Pong => out.put_u8(0),
+            Reply::Stored => out.put_u8(1),
+            Reply::Found(object) => {
+                out.put_u8(2);
+                object.encode(out);
+            }
+            Reply::Same => out.put_u8(3),
+            Reply::Absent => out.put_u8(4),
+            Reply::Written(written) => {
+                out.put_u8(5);
+                written.context.encode(out);
+                out.put_varint(u64::from(written.siblings));
+                out.put_slice(&[written.required, written.received, written.hinted]);
+            }
+            Reply::Refused(refusal) => {
+                out.put_u8(6);
+                refusal.encode(out);
+            }
+        }
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(match from.u8("reply tag")? {
+            0 => Reply::Pong,
+            1 => Reply::Stored,
+            2 => Reply::Found(Arc::new(Object::decode(from)?)),
+            3 => Reply::Same,
+            4 => Reply::Absent,
+            5 => Reply::Written(WriteReply {
+                context: CausalContext::decode(from)?,
+                siblings: varint_u32(from, "siblings")?,
+                required: from.u8("required")?,
+                received: from.u8("received")?,
+                hinted: from.u8("hinted")?,
+            }),
+            6 => Reply::Refused(Refusal::decode(from)?),
+            _ => return Err(DecodeError::Invalid("reply tag")),
+        })
+    }
+}
+
+impl Refusal {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Refusal::Overloaded { retry_after_ms } => {
+                out.put_u8(0);
+                out.put_varint(u64::from(*retry_after_ms));
+            }
+            Refusal::StorageStalled { reason } => {
+                out.put_u8(1);
+                out.put_block(reason.as_bytes());
+            }
+            Refusal::NotHome => out.put_u8(2),
+            Refusal::TooManySiblings { context, limit } => {
+                out.put_u8(3);
+                context.encode(out);
+                out.put_varint(u64::from(*limit));
+            }
+            Refusal::QuorumUnmet { required, received, hinted } => {
+                out.put_slice(&[4, *required, *received, *hinted]);
+            }
+            Refusal::DeadlineExceeded { required, received, hinted } => {
+                out.put_slice(&[5, *required, *received, *hinted]);
+            }
+            Refusal::PairTooLarge { limit } => {
+                out.put_u8(6);
+                out.put_varint(*limit);
+            }
+            Refusal::Unready => out.put_u8(7),
+        }
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(match from.u8("refusal tag")? {
+            0 => Refusal::Overloaded { retry_after_ms: varint_u32(from, "retry after")? },
+            1 => Refusal::StorageStalled { reason: from.str("reason")?.to_owned() },
+            2 => Refusal::NotHome,
+            3 => Refusal::TooManySiblings {
+                context: CausalContext::decode(from)?,
+                limit: varint_u32(from, "sibling limit")?,
+            },
+            4 => Refusal::QuorumUnmet {
+                required: from.u8("required")?,
+                received: from.u8("received")?,
+                hinted: from.u8("hinted")?,
+            },
+            5 => Refusal::DeadlineExceeded {
+                required: from.u8("required")?,
+                received: from.u8("received")?,
+                hinted: from.u8("hinted")?,
+            },
+            6 => Refusal::PairTooLarge { limit: from.varint("pair limit")? },
+            7 => Refusal::Unready,
+            _ => return Err(DecodeError::Invalid("refusal tag")),
+        })
+    }
+}
+
+fn varint_u32(from: &mut Decoder<'_>, what: &'static str) -> Result<u32, DecodeError> {
+    u32::try_from(from.varint(what)?).map_err(|_| DecodeError::Invalid(what))
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

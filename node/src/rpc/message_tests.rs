@@ -1,0 +1,236 @@
+//! One line of hex for each message, and what damage does.
+
+use super::*;
+use crate::domain::causality::{Actor, Dot, NodeId};
+use crate::domain::object::Sibling;
+use crate::rpc::frame::{FrameReader, HEADER_BYTES, PAYLOAD_BYTES_MAX};
+use proptest::prelude::*;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn key() -> Key {
+    Key::new("b", "k").unwrap()
+}
+
+fn context() -> CausalContext {
+    std::iter::once(Dot { actor: Actor { node: NodeId(0xaa), epoch: 2 }, counter: 1 }).collect()
+}
+
+fn object(value: &'static [u8]) -> Arc<Object> {
+    let mut object = Object::new();
+    let dot = Dot { actor: Actor { node: NodeId(0xaa), epoch: 2 }, counter: 1 };
+    let content = Content::Value(value.into());
+    let new = Sibling { dot, content, written_at_ms: 7, expires_at_ms: None };
+    object.write(&CausalContext::new(), new);
+    Arc::new(object)
+}
+
+fn requests() -> Vec<Request> {
+    let write = WriteRequest {
+        key: key(),
+        seen: context(),
+        content: Content::Value(b"1".as_slice().into()),
+        expires_at_ms: Some(127),
+        w: 2,
+        sloppy: true,
+    };
+    let delete = WriteRequest {
+        content: Content::Tombstone,
+        expires_at_ms: None,
+        seen: CausalContext::new(),
+        sloppy: false,
+        ..write.clone()
+    };
+    vec![
+        Request::Ping,
+        Request::Replicate { key: key(), object: object(b"{}") },
+        Request::Fetch { key: key(), known: None },
+        Request::Fetch { key: key(), known: Some(0x1122_3344_5566_7788) },
+        Request::Write(write),
+        Request::Write(delete),
+    ]
+}
+
+fn replies() -> Vec<Reply> {
+    let written =
+        WriteReply { context: context(), siblings: 300, required: 2, received: 3, hinted: 1 };
+    let mut replies = vec![
+        Reply::Pong,
+        Reply::Stored,
+        Reply::Found(object(b"{}")),
+        Reply::Same,
+        Reply::Absent,
+        Reply::Written(written),
+    ];
+    let refusals = [
+        Refusal::Overloaded { retry_after_ms: 100 },
+        Refusal::StorageStalled { reason: "disk full".to_owned() },
+        Refusal::NotHome,
+        Refusal::TooManySiblings { context: context(), limit: 50 },
+        Refusal::QuorumUnmet { required: 2, received: 1, hinted: 0 },
+        Refusal::DeadlineExceeded { required: 3, received: 2, hinted: 1 },
+        Refusal::PairTooLarge { limit: 10_240 },
+        Refusal::Unready,
+    ];
+    replies.extend(refusals.map(Reply::Refused));
+    replies
+}
+
+fn request_frame(request: &Request) -> Vec<u8> {
+    let mut out = Vec::new();
+    let remaining = Duration::from_micros(1500);
+    encode_request(9, 0xabcd, remaining, request, PAYLOAD_BYTES_MAX, &mut out).unwrap();
+    out
+}
+
+fn reply_frame(reply: &Reply) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_reply(9, reply, PAYLOAD_BYTES_MAX, &mut out);
+    out
+}
+
+#[test]
+fn each_request_has_its_own_encoding() {
+    let now = Instant::from_nanos(5);
+    let head = RequestHead { request_id: 0xabcd, deadline: now + Duration::from_millis(2) };
+    let mut lines = Vec::new();
+    for request in requests() {
+        let frame = request_frame(&request);
+        let payload = &frame[HEADER_BYTES..];
+        let (head_bytes, body) = payload.split_at(17);
+        lines.push(format!("{} | {}", hex(head_bytes), hex(body)));
+        assert_eq!(decode_request(payload, now), Ok((9, head, request)));
+    }
+    // number 9, request id abcd, 2 ms (1.5 rounded up) | tag, then: key "b" "k", and by tag: object;
+    // nothing; digest; context, w, sloppy, expiry + 1, content.
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    0000000000000009000000000000abcd02 | 00
+    0000000000000009000000000000abcd02 | 010162016b010100000000000000aa0201000100000000000000aa0201070001027b7d
+    0000000000000009000000000000abcd02 | 020162016b
+    0000000000000009000000000000abcd02 | 030162016b1122334455667788
+    0000000000000009000000000000abcd02 | 040162016b0100000000000000aa02010002018001010131
+    0000000000000009000000000000abcd02 | 040162016b000002000000
+    "#);
+}
+
+#[test]
+fn each_reply_has_its_own_encoding() {
+    let mut lines = Vec::new();
+    for reply in replies() {
+        let frame = reply_frame(&reply);
+        let (number, body) = frame[HEADER_BYTES..].split_at(8);
+        assert_eq!(number, 9u64.to_be_bytes());
+        lines.push(hex(body));
+        assert_eq!(decode_reply(&frame[HEADER_BYTES..]), Ok((9, reply)));
+    }
+    // Tag, then: nothing; object; context, siblings, required, received, hinted; refusal.
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    00
+    01
+    02010100000000000000aa0201000100000000000000aa0201070001027b7d
+    03
+    04
+    050100000000000000aa020100ac02020301
+    060064
+    0601096469736b2066756c6c
+    0602
+    06030100000000000000aa02010032
+    0604020100
+    0605030201
+    06068050
+    0607
+    "#);
+}
+
+#[test]
+fn a_reply_over_the_limit_becomes_a_refusal() {
+    let mut out = Vec::new();
+    encode_reply(3, &Reply::Found(object(&[7; 500])), 100, &mut out);
+    let refusal = Reply::Refused(Refusal::PairTooLarge { limit: 100 });
+    assert_eq!(decode_reply(&out[HEADER_BYTES..]), Ok((3, refusal)));
+}
+
+#[test]
+fn a_request_over_the_limit_leaves_no_bytes() {
+    let request = Request::Replicate { key: key(), object: object(&[7; 500]) };
+    let mut out = b"before".to_vec();
+    assert!(encode_request(1, 2, Duration::ZERO, &request, 100, &mut out).is_err());
+    assert_eq!(out, b"before");
+}
+
+#[test]
+fn objects_differ_in_digest_when_they_differ() {
+    assert_eq!(object(b"1").digest(), object(b"1").digest());
+    assert_ne!(object(b"1").digest(), object(b"2").digest());
+}
+
+/// Takes all frames of `bytes` that make sense, as a connection would.
+fn read_all(bytes: &[u8]) -> usize {
+    let mut reader = FrameReader::new(PAYLOAD_BYTES_MAX);
+    reader.push(bytes);
+    assert!(reader.capacity() <= bytes.len() + (16 << 10), "{} bytes", reader.capacity());
+    let mut taken = 0;
+    while let Ok(Some(frame)) = reader.next_frame() {
+        let request = decode_request(frame.payload, Instant::from_nanos(1));
+        if request.is_err() && decode_reply(frame.payload).is_err() {
+            break;
+        }
+        taken += 1;
+    }
+    taken
+}
+
+proptest! {
+    #[test]
+    fn junk_never_panics(junk in prop::collection::vec(any::<u8>(), 0..2000)) {
+        read_all(&junk);
+        let _ = decode_request(&junk, Instant::from_nanos(1));
+        let _ = decode_reply(&junk);
+    }
+
+    /// Behind a right checksum too: a payload may come from another version, or from malice.
+    #[test]
+    fn mutated_payloads_never_panic(
+        which in any::<prop::sample::Index>(),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut frames: Vec<Vec<u8>> = requests().iter().map(request_frame).collect();
+        frames.extend(replies().iter().map(reply_frame));
+        let mut payload = which.get(&frames)[HEADER_BYTES..].to_vec();
+        for (at, byte) in edits {
+            let at = at.index(payload.len());
+            payload[at] = byte;
+        }
+        payload.truncate(cut.index(payload.len()) + 1);
+        if let Ok((number, head, request)) = decode_request(&payload, Instant::from_nanos(0)) {
+            let remaining = head.deadline.since(Instant::from_nanos(0));
+            let mut again = Vec::new();
+            encode_request(number, head.request_id, remaining, &request, PAYLOAD_BYTES_MAX,
+                &mut again).unwrap();
+            // One encoding each; only times past any clock are cut short.
+            prop_assert!(remaining.as_secs() > 1 << 30 || again[HEADER_BYTES..] == payload);
+        }
+        if let Ok((number, reply)) = decode_reply(&payload) {
+            let mut again = Vec::new();
+            encode_reply(number, &reply, PAYLOAD_BYTES_MAX, &mut again);
+            prop_assert_eq!(&again[HEADER_BYTES..], &payload);
+        }
+    }
+
+    #[test]
+    fn mutated_streams_never_panic(
+        at in any::<prop::sample::Index>(),
+        byte: u8,
+    ) {
+        let mut bytes: Vec<u8> = requests().iter().flat_map(request_frame).collect();
+        let whole = read_all(&bytes);
+        prop_assert_eq!(whole, requests().len());
+        let at = at.index(bytes.len());
+        let changed = bytes[at] != byte;
+        bytes[at] = byte;
+        prop_assert_eq!(read_all(&bytes) < whole, changed, "a changed byte was not noticed");
+    }
+}

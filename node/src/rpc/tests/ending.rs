@@ -1,0 +1,157 @@
+//! How connections end: death, damage, idleness, drain, stop.
+
+use super::*;
+
+#[test]
+fn a_dead_server_fails_all_calls_at_once_and_a_new_one_is_found() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let (_peers, peer) = caller(&addr, quick());
+        let (mut stream, mut frames) = accept_by_hand(&listener).await;
+        until("usable", || peer.is_usable()).await;
+        let calls: Vec<_> = (0..100).map(|i| peer.call(long(), &fetch(i))).collect();
+        for _ in 0..100 {
+            next_request(&mut stream, &mut frames).await;
+        }
+        let began = time::now();
+        drop((stream, listener));
+        for call in calls {
+            let error = call.await.unwrap_err();
+            assert!(error.was_sent() && matches!(error, CallError::Lost(_)), "{error:?}");
+        }
+        assert!(time::now().since(began) < Duration::from_secs(5), "calls waited for a dead peer");
+        assert!(!peer.is_usable());
+        let refused = peer.call(long(), &fetch("x")).await.unwrap_err();
+        assert_eq!(refused, CallError::NotSent(NotSent::NotConnected));
+        assert!(!refused.was_sent());
+
+        let n2 = server_at(&addr, quick(), stored).await;
+        until("usable again", || peer.is_usable()).await;
+        assert_eq!(peer.call(long(), &fetch("x")).await, Ok(Reply::Stored));
+        assert_eq!(n2.server.counters().accepted, 1);
+        let counters = peer.status().counters;
+        assert_eq!((counters.connects, counters.lost, counters.not_connected), (2, 100, 1));
+    });
+}
+
+#[test]
+fn damage_on_a_running_connection_closes_it() {
+    run(async {
+        let n2 = server(quick(), stored).await;
+        let good = request_frame(5, Duration::from_secs(1), &fetch("k"));
+        let mut flipped = good.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        let mut huge = good.clone();
+        huge[8] = 0xff;
+        let mut unknown = Vec::new();
+        frame::encode(Kind::Request, 100, &mut unknown, |out| out.extend_from_slice(&[9; 30]))
+            .unwrap();
+        let mut misplaced = Vec::new();
+        frame::encode(Kind::Reply, 100, &mut misplaced, |_| {}).unwrap();
+        for (i, bad) in [flipped, huge, unknown, misplaced].into_iter().enumerate() {
+            let (mut stream, mut frames) = call_by_hand(&n2.addr).await;
+            stream.write_all(&good).await.unwrap();
+            assert_eq!(next_reply(&mut stream, &mut frames).await, Some((5, Reply::Stored)));
+            stream.write_all(&bad).await.unwrap();
+            assert_eq!(next_reply(&mut stream, &mut frames).await, None, "case {i}");
+            until("counted", || n2.server.counters().malformed == i as u64 + 1).await;
+        }
+    });
+}
+
+#[test]
+fn a_bad_reply_ends_the_connection_not_the_process() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_peers, peer) = caller(&listener.local_addr().unwrap().to_string(), quick());
+        let (mut stream, mut frames) = accept_by_hand(&listener).await;
+        until("usable", || peer.is_usable()).await;
+        let call = peer.call(long(), &fetch("k"));
+        next_request(&mut stream, &mut frames).await;
+        let mut bad = Vec::new();
+        frame::encode(Kind::Reply, 100, &mut bad, |out| out.extend_from_slice(&[99; 12])).unwrap();
+        stream.write_all(&bad).await.unwrap();
+        let error = call.await.unwrap_err();
+        assert!(matches!(&error, CallError::Lost(why) if why.contains("malformed reply")));
+    });
+}
+
+#[test]
+fn a_connection_without_a_sign_of_life_is_closed() {
+    run(async {
+        let options = Options {
+            idle_timeout: Duration::from_millis(60),
+            ping_interval: Duration::from_millis(20),
+            silent_after: Duration::from_millis(2000),
+            dead_after: Duration::from_millis(2000),
+            ..quick()
+        };
+        let n2 = server(options.clone(), stored).await;
+        let (mut stream, mut frames) = call_by_hand(&n2.addr).await;
+        assert_eq!(next_reply(&mut stream, &mut frames).await, None);
+        until("closed", || n2.server.counters().connections == 0).await;
+    });
+}
+
+#[test]
+fn draining_finishes_what_runs_and_takes_nothing_new() {
+    run(async {
+        let go = Arc::new(Notify::new());
+        let gate = Arc::clone(&go);
+        let n2 = server(quick(), move |_, _, _| {
+            let gate = Arc::clone(&gate);
+            Handled::Later(Box::pin(async move {
+                gate.notified().await;
+                Reply::Stored
+            }))
+        })
+        .await;
+        let (_peers, peer) = connected(&n2.addr, quick()).await;
+        let call = peer.call(long(), &fetch("1"));
+        until("running", || n2.server.counters().waiting == 1).await;
+        n2.shutdown.notify_one();
+        until("leaving", || peer.status().state == PeerState::Leaving).await;
+        assert!(!peer.is_usable());
+        let refused = CallError::NotSent(NotSent::NotConnected);
+        assert_eq!(peer.call(long(), &fetch("2")).await, Err(refused));
+        assert!(!n2.done.is_finished());
+        go.notify_one();
+        assert_eq!(call.await, Ok(Reply::Stored));
+        n2.done.await.unwrap();
+        assert_eq!(n2.server.counters().connections, 0);
+        assert_eq!(peer.status().counters.lost, 0);
+    });
+}
+
+#[test]
+fn draining_cuts_off_who_does_not_finish() {
+    run(async {
+        let options = Options { drain_timeout: Duration::from_millis(50), ..quick() };
+        let n2 = server(options, never).await;
+        let (_peers, peer) = connected(&n2.addr, quick()).await;
+        let call = peer.call(long(), &fetch("1"));
+        until("running", || n2.server.counters().waiting == 1).await;
+        n2.shutdown.notify_one();
+        n2.done.await.unwrap();
+        assert!(matches!(call.await, Err(CallError::Lost(_))));
+    });
+}
+
+#[test]
+fn peers_that_are_dropped_or_stopped_close_their_connections() {
+    run(async {
+        let n2 = server(quick(), never).await;
+        let (peers, peer) = connected(&n2.addr, quick()).await;
+        let seen = peers.version();
+        let call = peer.call(long(), &fetch("1"));
+        peers.stop();
+        assert!(matches!(call.await, Err(CallError::NotSent(_) | CallError::Lost(_))));
+        assert_ne!(peers.changed(seen).await, seen);
+        assert_eq!(peer.status().state, PeerState::Stopped);
+        until("closed", || n2.server.counters().connections == 0).await;
+        let (peers, peer) = connected(&n2.addr, quick()).await;
+        drop(peers);
+        until("stopped", || peer.status().state == PeerState::Stopped).await;
+    });
+}

@@ -1,0 +1,138 @@
+//! Counts of what this node did since it started, as OpenMetrics text.
+//!
+//! Counters only go up and start at zero with the process. Nothing here decides anything.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A number that only goes up.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The count so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the latency buckets, in microseconds.
+const BOUNDS_US: [u64; 14] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 5_000_000,
+];
+
+/// How long things took, in buckets.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BOUNDS_US.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl Histogram {
+    /// Adds one duration.
+    pub fn record(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let at = BOUNDS_US.partition_point(|&bound| bound < us);
+        self.buckets[at].fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    fn render(&self, out: &mut String, name: &str, labels: &str) {
+        let mut total = 0;
+        let bounds = BOUNDS_US.iter().map(|us| format!("{}", *us as f64 / 1e6));
+        for (bucket, le) in self.buckets.iter().zip(bounds.chain(["+Inf".into()])) {
+            total += bucket.load(Ordering::Relaxed);
+            let _infallible = writeln!(out, "{name}_bucket{{{labels},le=\"{le}\"}} {total}");
+        }
+        let sum = self.sum_us.load(Ordering::Relaxed) as f64 / 1e6;
+        let _infallible = writeln!(out, "{name}_sum{{{labels}}} {sum}");
+        let _infallible = writeln!(out, "{name}_count{{{labels}}} {total}");
+    }
+}
+
+macro_rules! counters {
+    ($($name:ident $metric:literal $help:literal),* $(,)?) => {
+        /// Everything that a node counts.
+        #[derive(Debug, Default)]
+        pub struct Metrics {
+            $(#[doc = $help] pub $name: Counter,)*
+            /// Time from the request's head to the answer, of GET and HEAD.
+            pub get_seconds: Histogram,
+            /// Time from the request's head to the answer, of PUT and DELETE.
+            pub put_seconds: Histogram,
+        }
+
+        impl Metrics {
+            fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$(($metric, $help, self.$name.get()),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    reads "starling_reads" "Reads coordinated here.",
+    writes "starling_writes" "Writes coordinated here.",
+    forwarded "starling_forwarded" "Writes forwarded to a home replica.",
+    read_repairs "starling_read_repairs" "Stale replicas repaired after a read.",
+    read_repairs_skipped "starling_read_repairs_skipped" "Repairs not started because too many were running.",
+    hedged_reads "starling_hedged_reads" "Reads that asked one more replica because the first were slow.",
+    quorum_unmet "starling_quorum_unmet" "Requests that failed because too few replicas answered.",
+    deadline_exceeded "starling_deadline_exceeded" "Requests whose deadline passed.",
+    conflicts "starling_conflicts" "Reads answered with siblings.",
+    too_many_siblings "starling_too_many_siblings" "Writes refused at the sibling limit.",
+    replicated "starling_replicated" "Objects merged for other coordinators.",
+    fetched "starling_fetched" "Objects read for other coordinators.",
+    http_requests "starling_http_requests" "HTTP requests answered.",
+    http_overloaded "starling_http_overloaded" "HTTP requests refused at capacity.",
+    http_connections "starling_http_connections" "HTTP connections accepted.",
+    http_timeouts "starling_http_connection_timeouts" "HTTP connections closed because the client was too slow.",
+}
+
+impl Metrics {
+    /// Appends every count and histogram in the OpenMetrics text format, without the final `# EOF`.
+    pub fn render(&self, out: &mut String) {
+        for (name, help, value) in self.counters() {
+            let _infallible = writeln!(out, "# TYPE {name} counter\n# HELP {name} {help}");
+            let _infallible = writeln!(out, "{name}_total {value}");
+        }
+        let name = "starling_request_seconds";
+        let help = "Time from a request's head to its answer.";
+        let _infallible = writeln!(out, "# TYPE {name} histogram\n# HELP {name} {help}");
+        self.get_seconds.render(out, name, "op=\"get\"");
+        self.put_seconds.render(out, name, "op=\"put\"");
+    }
+}
+
+/// Appends one gauge.
+pub fn gauge(out: &mut String, name: &str, help: &str, value: impl std::fmt::Display) {
+    let _infallible = writeln!(out, "# TYPE {name} gauge\n# HELP {name} {help}\n{name} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_cumulative_and_end_in_the_count() {
+        let histogram = Histogram::default();
+        for us in [50, 100, 101, 9_000_000] {
+            histogram.record(Duration::from_micros(us));
+        }
+        let mut out = String::new();
+        histogram.render(&mut out, "x", "op=\"get\"");
+        let line = |le: &str| out.lines().find(|l| l.contains(&format!("le=\"{le}\""))).unwrap();
+        assert!(line("0.0001").ends_with(" 2"), "{out}");
+        assert!(line("0.00025").ends_with(" 3"), "{out}");
+        assert!(line("5").ends_with(" 3"), "{out}");
+        assert!(line("+Inf").ends_with(" 4"), "{out}");
+        assert!(out.contains("x_count{op=\"get\"} 4"), "{out}");
+    }
+}

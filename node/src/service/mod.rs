@@ -1,0 +1,24 @@
+//! The tasks that drive the domain's decisions over storage and rpc.
+//!
+//! ```text
+//!  http ──▶ coordinator ──▶ replica ──▶ storage
+//!               │  ▲
+//!               ▼  │ Replicate, Fetch, Write
+//!              rpc ──▶ other nodes' peer_service ──▶ their replica, or their coordinator
+//! ```
+//!
+//! Each piece of mutable state has one owner:
+//!
+//! | state | owner |
+//! |---|---|
+//! | objects, log, node identity | [`storage`](crate::storage) |
+//! | the order of changes of one key; the minting actor | [`replica`] |
+//! | connections to peers | [`rpc`](crate::rpc) |
+//! | counts | [`metrics`] |
+//!
+//! A service performs effects and decides nothing that the domain could decide.
+
+pub mod coordinator;
+pub mod metrics;
+pub mod peer_service;
+pub mod replica;

@@ -1,0 +1,143 @@
+//! What this node does for its peers: stores, reads and coordinates at their request.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use super::coordinator::{Coordinator, RequestError};
+use super::metrics::Metrics;
+use super::replica::{Intent, Replica, ReplicaError};
+use crate::domain::key::Key;
+use crate::domain::object::{Content, Object};
+use crate::rpc::identity::PeerInfo;
+use crate::rpc::message::{Refusal, Reply, Request, RequestHead, WriteRequest};
+use crate::rpc::{Handled, Handler};
+use crate::runtime::time;
+
+/// Answers peers' requests.
+pub struct PeerService {
+    replica: Arc<Replica>,
+    coordinator: Arc<Coordinator>,
+    metrics: Arc<Metrics>,
+    pair_bytes_max: usize,
+}
+
+impl PeerService {
+    /// Serves `replica`, and coordinates through `coordinator`.
+    pub fn new(
+        replica: Arc<Replica>,
+        coordinator: Arc<Coordinator>,
+        metrics: Arc<Metrics>,
+        pair_bytes_max: usize,
+    ) -> Self {
+        Self { replica, coordinator, metrics, pair_bytes_max }
+    }
+}
+
+impl Handler for PeerService {
+    fn handle(&self, head: RequestHead, from: &PeerInfo, request: Request) -> Handled {
+        tracing::debug!(request_id = head.request_id, from = %from.name, kind = kind(&request), "peer request");
+        match request {
+            Request::Ping => Handled::Now(Reply::Pong),
+            Request::Replicate { key, object } => {
+                self.metrics.replicated.increment();
+                let replica = self.replica.clone();
+                Handled::Later(Box::pin(store(replica, head, key, object)))
+            }
+            Request::Fetch { key, known } => {
+                self.metrics.fetched.increment();
+                let replica = self.replica.clone();
+                let mut fetching = Box::pin(fetch(replica, key, known));
+                // In memory it is answered at once; a task is only worth it when a disk must be read.
+                match (&mut fetching).now_or_never() {
+                    Some(reply) => Handled::Now(reply),
+                    None => Handled::Later(fetching),
+                }
+            }
+            Request::Write(write) => {
+                let size = match &write.content {
+                    Content::Value(value) => super::replica::pair_bytes(&write.key, value),
+                    Content::Tombstone => 0,
+                };
+                if size > self.pair_bytes_max {
+                    let limit = self.pair_bytes_max as u64;
+                    return Handled::Now(Reply::Refused(Refusal::PairTooLarge { limit }));
+                }
+                Handled::Later(Box::pin(coordinate(self.coordinator.clone(), head, write)))
+            }
+        }
+    }
+}
+
+async fn store(replica: Arc<Replica>, head: RequestHead, key: Key, object: Arc<Object>) -> Reply {
+    let ticket = match replica.store(&key, object).await {
+        Ok(ticket) => ticket,
+        Err(error) => return refused(&error),
+    };
+    match time::timeout_at(head.deadline, ticket.durable()).await {
+        Ok(Ok(())) => Reply::Stored,
+        Ok(Err(error)) => refused(&ReplicaError::Write(error)),
+        Err(time::Elapsed) => {
+            Reply::Refused(Refusal::DeadlineExceeded { required: 1, received: 0, hinted: 0 })
+        }
+    }
+}
+
+async fn fetch(replica: Arc<Replica>, key: Key, known: Option<u64>) -> Reply {
+    match replica.read(&key).await {
+        Ok(None) => Reply::Absent,
+        Ok(Some(object)) if known == Some(object.digest()) => Reply::Same,
+        Ok(Some(object)) => Reply::Found(object),
+        Err(error) => refused(&error),
+    }
+}
+
+async fn coordinate(
+    coordinator: Arc<Coordinator>,
+    head: RequestHead,
+    write: WriteRequest,
+) -> Reply {
+    let WriteRequest { key, seen, content, expires_at_ms, w, sloppy: _ } = write;
+    let home = coordinator.ring().home(coordinator.ring().partition_of(key.token()));
+    let is_me = |node| coordinator.peer(node).is_none();
+    if !home.iter().any(|&node| is_me(node)) || usize::from(w) > home.len() || w == 0 {
+        return Reply::Refused(Refusal::NotHome);
+    }
+    let intent = Intent { seen, content, expires_at_ms };
+    match coordinator.coordinate(head, &key, intent, w).await {
+        Ok(reply) => Reply::Written(reply),
+        Err(error) => Reply::Refused(refusal(error)),
+    }
+}
+
+fn refusal(error: RequestError) -> Refusal {
+    match error {
+        RequestError::QuorumUnmet { required, received, hinted } => {
+            Refusal::QuorumUnmet { required, received, hinted }
+        }
+        RequestError::DeadlineExceeded { required, received, hinted } => {
+            Refusal::DeadlineExceeded { required, received, hinted }
+        }
+        RequestError::TooManySiblings { limit, context } => {
+            Refusal::TooManySiblings { context, limit: limit as u32 }
+        }
+        RequestError::PairTooLarge { limit } => Refusal::PairTooLarge { limit: limit as u64 },
+        RequestError::Overloaded { retry_after_ms } => {
+            Refusal::Overloaded { retry_after_ms: retry_after_ms as u32 }
+        }
+        RequestError::Storage(error) => Refusal::StorageStalled { reason: error.to_string() },
+    }
+}
+
+fn refused(error: &ReplicaError) -> Reply {
+    Reply::Refused(Refusal::StorageStalled { reason: error.to_string() })
+}
+
+fn kind(request: &Request) -> &'static str {
+    match request {
+        Request::Replicate { .. } => "replicate",
+        Request::Fetch { .. } => "fetch",
+        Request::Write(_) => "write",
+        Request::Ping => "ping",
+    }
+}

@@ -1,0 +1,233 @@
+//! One node's copy of its keys: lock the key, read, mint or merge, log.
+//!
+//! ```text
+//! write:  lock key ─ read ─ mint dot ─ log + memtable ─ unlock        ─ (durable)
+//! store:  lock key ─ read ─ merge    ─ log + memtable ─ unlock        ─ (durable)
+//! ```
+//!
+//! Between the mint and the log there is no await: a request that is dropped half-way has either
+//! minted and logged, or neither, so no dot is ever used for two values. The lock is let go before
+//! the fsync: readers may see a write that is not durable yet, but nobody is told that it is. A merge
+//! that changes nothing is acked behind a barrier for the same reason.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::domain::causality::{CausalContext, Dot};
+use crate::domain::key::Key;
+use crate::domain::mint::{EpochsExhausted, Minter};
+use crate::domain::object::{Content, Object, Sibling};
+use crate::runtime::{event, time};
+use crate::storage::{Engine, ReadError, ReserveError, Ticket, WriteError};
+
+/// Locks for keys. Two keys may share one (by token), which costs a wait now and then; a lock is
+/// held for a read and a memtable insert, never for an fsync or a message.
+const KEY_LOCKS: usize = 1024;
+
+/// Reserve the next block of epochs when so few are left.
+const EPOCHS_LOW: u64 = 1 << 16;
+
+/// Why a replica did not do what it was asked. Unless said otherwise nothing changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// The write would leave more siblings than allowed: the client must merge first.
+    #[error(
+        "key has {siblings} siblings and the limit is {limit}: read it, merge them, and write with the context of that read"
+    )]
+    TooManySiblings {
+        /// Siblings now.
+        siblings: usize,
+        /// The limit.
+        limit: usize,
+        /// A context that covers them all.
+        context: CausalContext,
+    },
+    /// The storage engine can't read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The storage engine takes no writes now.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// No epoch could be reserved, so nothing can be minted.
+    #[error("no write epoch could be reserved: {0}")]
+    Epochs(#[from] ReserveError),
+}
+
+/// What a client wants to put under a key.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// What the client has seen: this is replaced, and nothing else.
+    pub seen: CausalContext,
+    /// The new value, or the tombstone.
+    pub content: Content,
+    /// When reads begin to hide it, in Unix milliseconds.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// A write that the local log has accepted.
+#[derive(Debug)]
+pub struct Minted {
+    /// The key's object with the write in it: what the other replicas are to merge.
+    pub object: Arc<Object>,
+    /// The context for the client.
+    pub context: CausalContext,
+    /// Resolves when the write is durable here.
+    pub ticket: Ticket,
+}
+
+/// This node's copy of the keys it holds.
+pub struct Replica {
+    engine: Engine,
+    locks: Vec<tokio::sync::Mutex<()>>,
+    minter: Mutex<Minter>,
+    reserving: tokio::sync::Mutex<()>,
+    failures_seen: Mutex<u64>,
+    siblings_max: usize,
+}
+
+impl Replica {
+    /// Starts minting on `engine`, with a first block of epochs reserved durably.
+    ///
+    /// # Errors
+    /// When the reservation can't be made durable.
+    pub async fn start(engine: Engine, siblings_max: usize) -> Result<Self, ReserveError> {
+        let block = engine.reserve_epochs().await?;
+        let minter = Minter::new(engine.identity().node, block.first, block.through);
+        let failures = engine.failures();
+        Ok(Self {
+            engine,
+            locks: (0..KEY_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
+            minter: Mutex::new(minter),
+            reserving: tokio::sync::Mutex::new(()),
+            failures_seen: Mutex::new(failures),
+            siblings_max,
+        })
+    }
+
+    /// The storage engine beneath.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The key's object as this replica knows it; `None` when it never heard of the key.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Read`].
+    pub async fn read(&self, key: &Key) -> Result<Option<Arc<Object>>, ReplicaError> {
+        Ok(self.engine.get(key).await?)
+    }
+
+    /// Mints a dot for `intent` and logs the result. Only a home replica of the key may do this.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]; nothing was minted.
+    pub async fn write(&self, key: &Key, intent: Intent) -> Result<Minted, ReplicaError> {
+        self.keep_epochs_reserved().await?;
+        let _lock = self.lock(key).await;
+        let state = self.engine.get(key).await?;
+        self.check_siblings(state.as_deref(), &intent.seen)?;
+        let mut object = state.as_deref().cloned().unwrap_or_default();
+        let dot = loop {
+            match self.mint(state.as_deref(), &intent.seen) {
+                Ok(dot) => break dot,
+                // The block ran out between the check above and the lock.
+                Err(EpochsExhausted) => self.reserve().await?,
+            }
+        };
+        let sibling = Sibling {
+            dot,
+            content: intent.content,
+            written_at_ms: time::wall_clock_ms(),
+            expires_at_ms: intent.expires_at_ms,
+        };
+        let context = object.write(&intent.seen, sibling);
+        let object = Arc::new(object);
+        let ticket = self.engine.put(key, object.clone())?;
+        event::note("dot_minted", key.token().0, dot.counter);
+        Ok(Minted { object, context, ticket })
+    }
+
+    /// Merges `object` into this replica's copy. The ticket resolves once the merge is durable.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]; nothing changed.
+    pub async fn store(&self, key: &Key, object: Arc<Object>) -> Result<Ticket, ReplicaError> {
+        let _lock = self.lock(key).await;
+        let merged = match self.engine.get(key).await? {
+            None => object,
+            Some(mut state) => {
+                if !Arc::make_mut(&mut state).merge(&object) {
+                    return Ok(self.engine.barrier());
+                }
+                state
+            }
+        };
+        Ok(self.engine.put(key, merged)?)
+    }
+
+    async fn lock(&self, key: &Key) -> tokio::sync::MutexGuard<'_, ()> {
+        // The low bits of the token: the high bits choose the partition, so neighbours differ here.
+        let at = key.token().0 as usize % KEY_LOCKS;
+        self.locks[at].lock().await
+    }
+
+    fn check_siblings(
+        &self,
+        state: Option<&Object>,
+        seen: &CausalContext,
+    ) -> Result<(), ReplicaError> {
+        let Some(object) = state else { return Ok(()) };
+        let kept = object.siblings().iter().filter(|s| !seen.contains(s.dot)).count();
+        if kept < self.siblings_max {
+            return Ok(());
+        }
+        Err(ReplicaError::TooManySiblings {
+            siblings: object.siblings().len(),
+            limit: self.siblings_max,
+            context: object.context().clone(),
+        })
+    }
+
+    /// Mints one dot. After a failure of the log, this process's older actors are retired first: a
+    /// dot of theirs may have been sent without being durable here.
+    fn mint(&self, state: Option<&Object>, seen: &CausalContext) -> Result<Dot, EpochsExhausted> {
+        let mut minter = lock(&self.minter);
+        let failures = self.engine.failures();
+        let mut known = lock(&self.failures_seen);
+        if *known != failures {
+            *known = failures;
+            minter.retire();
+            event::note("actor_retired", 0, failures);
+        }
+        minter.mint(state, seen)
+    }
+
+    async fn keep_epochs_reserved(&self) -> Result<(), ReplicaError> {
+        if lock(&self.minter).left() < EPOCHS_LOW {
+            self.reserve().await?;
+        }
+        Ok(())
+    }
+
+    async fn reserve(&self) -> Result<(), ReserveError> {
+        let _one_at_a_time = self.reserving.lock().await;
+        if lock(&self.minter).left() >= EPOCHS_LOW {
+            return Ok(());
+        }
+        let block = self.engine.reserve_epochs().await?;
+        lock(&self.minter).extend(block.through);
+        Ok(())
+    }
+}
+
+/// A poisoned lock means that a task panicked, which ends the process; until then the data is whole,
+/// since no panic can happen between two changes that belong together.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The bytes of key and value together: what `limits.pair_bytes` bounds.
+pub fn pair_bytes(key: &Key, value: &Bytes) -> usize {
+    key.size_bytes() + value.len()
+}

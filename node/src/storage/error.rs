@@ -1,0 +1,135 @@
+//! What can go wrong on this floor. Each variant says whether state changed and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why a folder could not be opened. Nothing that was durable in it has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The options contradict themselves: fix the configuration.
+    #[error("storage options are not valid: {0}")]
+    Options(&'static str),
+    /// Another process, or another engine of this one, has the folder open: stop it first.
+    #[error("data folder {} is in use by another process: stop it, or choose another folder", .0.display())]
+    Locked(PathBuf),
+    /// The folder belongs to a node of another cluster: fix the configuration.
+    #[error(
+        "data folder {} belongs to cluster {found:?}, not {expected:?}: choose another folder, or \
+         correct the cluster's name", folder.display()
+    )]
+    ForeignCluster {
+        /// The data folder.
+        folder: PathBuf,
+        /// The name stored in it.
+        found: String,
+        /// The name that was asked for.
+        expected: String,
+    },
+    /// Bytes that were durable are not what was written. Serving without them would be silent loss.
+    #[error(
+        "{} is damaged at byte {offset}: {what}; restore the folder from a copy of it, or move it \
+         away and start empty, and the node gets its data from its replicas", file.display()
+    )]
+    Damaged {
+        /// The damaged file.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// The file was written by a newer release: use that one.
+    #[error("{} has format version {found}, this release reads version {known}", file.display())]
+    Version {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The version that this release writes.
+        known: u32,
+    },
+    /// The disk refused: look at `source`, then open again.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Disk {
+        /// What was tried.
+        doing: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    pub(super) fn disk(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Disk { doing, path, source }
+    }
+
+    pub(super) fn damaged(file: &Path, offset: u64, what: &'static str) -> Self {
+        Self::Damaged { file: file.to_path_buf(), offset, what }
+    }
+}
+
+/// Why a write was refused, or can't be confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// From `put`: nothing changed. From `close`: what was accepted is not all durable. The disk
+    /// fails; the engine tries on by itself. Count this replica as absent and try later.
+    #[error("the log cannot be written, retrying: {reason}")]
+    Stalled {
+        /// What failed, on which file.
+        reason: Arc<str>,
+    },
+    /// Nothing changed. The disk is slower than the writers: try later.
+    #[error("{pending} bytes wait for the disk, the limit is {limit}: try later")]
+    PendingFull {
+        /// Bytes accepted and not yet durable.
+        pending: usize,
+        /// The most that may be.
+        limit: usize,
+    },
+    /// Nothing changed. The memtable is at its limit: only writes that do not grow it are taken.
+    #[error("memory for objects is full at {bytes} bytes: raise the limit or add nodes")]
+    MemtableFull {
+        /// What it holds now.
+        bytes: u64,
+    },
+    /// Nothing changed, and never will: the record is larger than a batch may be.
+    #[error("the object takes {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// The most that the record might take.
+        bytes: usize,
+        /// The largest record.
+        limit: usize,
+    },
+    /// From `put`: nothing changed. From a ticket: whether the write is durable is unknown. The
+    /// engine was closed.
+    #[error("the storage engine is closed")]
+    Closed,
+}
+
+/// Why a read has no answer. Reads change nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The engine was closed.
+    #[error("the storage engine is closed")]
+    Closed,
+}
+
+/// Why no epochs were reserved. None was handed out; a later call never repeats one.
+#[derive(Debug, thiserror::Error)]
+pub enum ReserveError {
+    /// The engine was closed.
+    #[error("the storage engine is closed")]
+    Closed,
+    /// The disk refused: mint nothing, try again later.
+    #[error("cannot reserve epochs in {}: {source}", path.display())]
+    Disk {
+        /// The identity file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}

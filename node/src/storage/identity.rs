@@ -1,0 +1,229 @@
+//! Who this node is, durably: the file `identity`.
+//!
+//! It is small, and replaced whole: written under another name, synced, renamed, and the folder
+//! synced. So a crash leaves the old one or the new one. Integers are big-endian.
+//!
+//! | at | bytes | what |
+//! |---|---|---|
+//! | 0 | 8 | magic `ff` `STARLID` |
+//! | 8 | 4 | format version, 1 |
+//! | 12 | 4 | CRC-32 of bytes 0 to 11 and of all from 16 to the end |
+//! | 16 | 8 | node id |
+//! | 24 | 8 | generation: how often the folder was opened |
+//! | 32 | 8 | epochs up to this one are reserved |
+//! | 40 | 1 to 10, n | cluster name: its length as a varint, UTF-8 |
+//!
+//! Epochs name actors, and an actor that comes twice makes new writes look already seen: silent
+//! loss. So a block of epochs is durable before the first one is used, and a start begins above
+//! everything ever reserved. The epochs of a block that were not used are never used.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use rand::RngCore;
+
+use super::error::{OpenError, ReserveError};
+use crate::domain::causality::NodeId;
+use crate::domain::codec::{DecodeError, Decoder, Encode};
+use crate::runtime::fs::{self, File, OpenMode};
+use crate::runtime::{event, rng};
+
+/// Epochs are reserved so many at a time: one sync for a million actors.
+pub const EPOCH_BLOCK: u64 = 1 << 20;
+
+/// The longest name of a cluster, in bytes.
+pub const CLUSTER_BYTES_MAX: usize = 1024;
+
+const FILE: &str = "identity";
+const TEMP: &str = "identity.tmp";
+const MAGIC: &[u8; 8] = b"\xffSTARLID";
+const VERSION: u32 = 1;
+/// Larger counters than this were never written; refusing them keeps sums from overflowing.
+const COUNTER_MAX: u64 = 1 << 62;
+
+/// The node, and how often it was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Minted at random with the folder, the same ever after.
+    pub node: NodeId,
+    /// Raised durably by each open, from 1.
+    pub generation: u64,
+}
+
+/// Epochs that this process may use, and nobody else ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochBlock {
+    /// The first one.
+    pub first: u64,
+    /// The last one.
+    pub through: u64,
+}
+
+/// The identity file of an open folder.
+#[derive(Debug)]
+pub(super) struct IdentityFile {
+    folder: PathBuf,
+    record: Record,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    node: NodeId,
+    generation: u64,
+    reserved_through: u64,
+    cluster: String,
+}
+
+impl IdentityFile {
+    /// Reads or mints the identity and raises its generation, durably. `has_log`: the folder holds
+    /// log segments, so an identity must be there too, because it is always written first.
+    pub(super) async fn open(
+        folder: &Path,
+        cluster: &str,
+        has_log: bool,
+    ) -> Result<Self, OpenError> {
+        if cluster.len() > CLUSTER_BYTES_MAX {
+            return Err(OpenError::Options("the cluster's name is longer than 1024 bytes"));
+        }
+        let path = folder.join(FILE);
+        let mut record = match read(&path).await? {
+            Some(record) => record,
+            None if has_log => {
+                return Err(OpenError::damaged(&path, 0, "it is missing, and a log is there"));
+            }
+            None => {
+                sync_ancestors(folder).await?;
+                let node = NodeId(rng::fork("node-id").next_u64());
+                Record { node, generation: 0, reserved_through: 0, cluster: cluster.to_owned() }
+            }
+        };
+        if record.cluster != cluster {
+            return Err(OpenError::ForeignCluster {
+                folder: folder.to_path_buf(),
+                found: record.cluster,
+                expected: cluster.to_owned(),
+            });
+        }
+        record.generation += 1;
+        replace(folder, &record).await.map_err(OpenError::disk("write", &path))?;
+        Ok(Self { folder: folder.to_path_buf(), record })
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        Identity { node: self.record.node, generation: self.record.generation }
+    }
+
+    /// Reserves the next block, durably.
+    pub(super) async fn reserve(&mut self) -> Result<EpochBlock, ReserveError> {
+        let first = self.record.reserved_through + 1;
+        let mut next = self.record.clone();
+        next.reserved_through += EPOCH_BLOCK;
+        if let Err(source) = replace(&self.folder, &next).await {
+            // Nobody got this block, so the next call may try it again.
+            return Err(ReserveError::Disk { path: self.folder.join(FILE), source });
+        }
+        self.record = next;
+        event::note("epochs_reserved", 0, self.record.reserved_through);
+        Ok(EpochBlock { first, through: self.record.reserved_through })
+    }
+}
+
+async fn read(path: &Path) -> Result<Option<Record>, OpenError> {
+    let file = match File::open(path, OpenMode::Read).await {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(OpenError::disk("open", path)(e)),
+    };
+    let bytes_max = 64 + CLUSTER_BYTES_MAX;
+    let bytes = file.read_at(0, bytes_max).await.map_err(OpenError::disk("read", path))?;
+    let damaged = |what| OpenError::damaged(path, 0, what);
+    if bytes.len() < 16 || bytes[..8] != MAGIC[..] {
+        return Err(damaged("it is not an identity file"));
+    }
+    let (head, rest) = bytes.split_at(16);
+    if checksum(&head[..12], rest).to_be_bytes() != head[12..16] {
+        return Err(damaged("its checksum does not match"));
+    }
+    let version = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
+    if version != VERSION {
+        return Err(OpenError::Version {
+            file: path.to_path_buf(),
+            found: version,
+            known: VERSION,
+        });
+    }
+    Record::decode(rest).map(Some).map_err(|_| damaged("its fields are not valid"))
+}
+
+/// Replaces the file in one durable step.
+async fn replace(folder: &Path, record: &Record) -> io::Result<()> {
+    let (temp, path) = (folder.join(TEMP), folder.join(FILE));
+    // What an earlier attempt left is not trusted, whatever it holds.
+    match fs::remove_file(&temp).await {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Ok(()) | Err(_) => {}
+    }
+    let file = File::open(&temp, OpenMode::CreateNew).await?;
+    file.write_all_at_and_sync(0, record.encode()).await?;
+    // Files are never renamed while open.
+    drop(file);
+    fs::rename(&temp, &path).await?;
+    fs::sync_dir(folder).await
+}
+
+/// Makes the names of a new folder and of those above it durable. A folder that this process may
+/// not read or write is not one that it made, and was there before.
+async fn sync_ancestors(folder: &Path) -> Result<(), OpenError> {
+    for above in folder.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match fs::sync_dir(above).await {
+            Ok(()) => {}
+            Err(e) if not_ours(&e) => {}
+            Err(e) => return Err(OpenError::disk("sync", above)(e)),
+        }
+    }
+    Ok(())
+}
+
+fn not_ours(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem};
+    [InvalidInput, PermissionDenied, ReadOnlyFilesystem].contains(&error.kind())
+}
+
+fn checksum(head: &[u8], rest: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(head);
+    crc.update(rest);
+    crc.finalize()
+}
+
+impl Record {
+    fn encode(&self) -> Bytes {
+        let mut rest = BytesMut::new();
+        rest.put_u64(self.node.0);
+        rest.put_u64(self.generation);
+        rest.put_u64(self.reserved_through);
+        rest.put_block(self.cluster.as_bytes());
+        let mut out = BytesMut::with_capacity(16 + rest.len());
+        out.put_slice(MAGIC);
+        out.put_u32(VERSION);
+        let crc = checksum(&out, &rest);
+        out.put_u32(crc);
+        out.put_slice(&rest);
+        out.freeze()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut from = Decoder::new(bytes);
+        let node = NodeId(from.u64("node id")?);
+        let generation = from.u64("generation")?;
+        let reserved_through = from.u64("epochs")?;
+        let cluster = from.str("cluster")?.to_owned();
+        from.finish()?;
+        if generation > COUNTER_MAX || reserved_through > COUNTER_MAX {
+            return Err(DecodeError::Invalid("counter"));
+        }
+        Ok(Self { node, generation, reserved_through, cluster })
+    }
+}

@@ -1,0 +1,350 @@
+//! Reading the log back: which segments count, where the log ends, what is damage and what is a
+//! torn tail. The rules are in the [parent](super).
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::format::{
+    BATCH_HEADER_BYTES, BATCH_MAGIC, Batch, BatchHeader, NoHeader, Place, SEGMENT_HEADER_BYTES,
+    SEGMENT_VERSION, SegmentHeader, decode_records,
+};
+use super::segment_path;
+use super::window::Window;
+use crate::domain::causality::NodeId;
+use crate::domain::key::Key;
+use crate::domain::object::Object;
+use crate::runtime::event;
+use crate::storage::error::OpenError;
+
+/// What the log held, and how to go on.
+#[derive(Debug)]
+pub(in crate::storage) struct Replayed {
+    /// Where the proven part ends.
+    pub(in crate::storage) end: Place,
+    /// Its last batch; 0 for none.
+    pub(in crate::storage) durable_through: u64,
+    /// The batches behind it: valid, but perhaps in the operating system's cache alone.
+    pub(in crate::storage) unproven: Vec<Batch>,
+    /// Files that are void once a new segment was born.
+    pub(in crate::storage) void: Vec<PathBuf>,
+    /// Higher than the number of any file in the folder.
+    pub(in crate::storage) next_segment: u64,
+    /// Segments that the proven part is made of.
+    pub(in crate::storage) segments: u64,
+    /// Its size in bytes.
+    pub(in crate::storage) bytes: u64,
+}
+
+/// Reads the segments called `numbers` (sorted) in `folder`, and gives every record that counts to
+/// `apply`, oldest first. Changes nothing on disk.
+///
+/// # Errors
+/// [`OpenError::Damaged`], [`OpenError::Version`], [`OpenError::Disk`].
+pub(in crate::storage) async fn replay(
+    folder: &Path,
+    node: NodeId,
+    numbers: &[u64],
+    apply: &mut impl FnMut(Key, Object),
+) -> Result<Replayed, OpenError> {
+    let next_segment = numbers.last().map_or(1, |last| last + 1);
+    let mut replayed = Replayed {
+        end: Place::START,
+        durable_through: 0,
+        unproven: Vec::new(),
+        void: Vec::new(),
+        next_segment,
+        segments: 0,
+        bytes: 0,
+    };
+    let path = |number: u64| segment_path(folder, number);
+    let Some((tip, proven)) = find_tip(folder, node, numbers).await? else {
+        replayed.void = numbers.iter().map(|n| path(*n)).collect();
+        return Ok(replayed);
+    };
+    let chain = chain_to(folder, node, numbers, &tip).await?;
+    for pair in chain.windows(2) {
+        let (segment, successor) = (&pair[0], &pair[1]);
+        let until = Until { offset: successor.follows.offset, batch: successor.first_batch - 1 };
+        read_sealed(&path(segment.number), segment, until, apply).await?;
+        replayed.bytes += until.offset;
+    }
+    replayed.unproven = read_tip(&path(tip.number), &tip, proven, apply).await?;
+    replayed.durable_through = proven.batch;
+    // A tip that proves nothing is replaced by the next segment, which then follows the same place.
+    let kept = if proven.batch < tip.first_batch {
+        replayed.end = tip.follows;
+        &chain[..chain.len() - 1]
+    } else {
+        replayed.end = Place { segment: tip.number, offset: proven.offset };
+        replayed.bytes += proven.offset;
+        &chain[..]
+    };
+    replayed.segments = kept.len() as u64;
+    let is_void = |n: &&u64| !kept.iter().any(|segment| segment.number == **n);
+    replayed.void = numbers.iter().filter(is_void).map(|n| path(*n)).collect();
+    Ok(replayed)
+}
+
+/// How far something reaches: up to this offset, and through this batch.
+#[derive(Clone, Copy, Debug)]
+struct Until {
+    offset: u64,
+    batch: u64,
+}
+
+/// The newest segment that was fully born, and how far it is proven.
+async fn find_tip(
+    folder: &Path,
+    node: NodeId,
+    numbers: &[u64],
+) -> Result<Option<(SegmentHeader, Until)>, OpenError> {
+    for number in numbers.iter().rev() {
+        let mut file = Window::open(&segment_path(folder, *number)).await?;
+        if let Some(tip) = examine(&mut file, *number, node).await? {
+            return Ok(Some(tip));
+        }
+        event::note("unborn_segment_dropped", 0, *number);
+    }
+    Ok(None)
+}
+
+/// Looks at a segment that nothing follows. `None`: it was not fully born, so it does not count.
+async fn examine(
+    file: &mut Window,
+    number: u64,
+    node: NodeId,
+) -> Result<Option<(SegmentHeader, Until)>, OpenError> {
+    let Some(header) = read_header(file, number, node).await? else {
+        let rest = survey(file, 0, None).await?;
+        if rest.written_after_birth {
+            return Err(OpenError::damaged(file.path(), 0, "the segment's header is not valid"));
+        }
+        return Ok(None);
+    };
+    let start = SEGMENT_HEADER_BYTES as u64;
+    let mut valid = Until { offset: start, batch: header.first_batch - 1 };
+    let mut proven = valid;
+    let mut ends = Vec::new();
+    while let Some((batch, _)) = next_batch(file, &header, valid).await? {
+        valid.offset += batch.total_bytes() as u64;
+        valid.batch = batch.number;
+        ends.push(valid);
+        // A batch names one that stands before it, so its end was seen.
+        if let Some(end) = ends.iter().rev().find(|end| end.batch == batch.durable_through) {
+            proven = *end;
+        }
+        ends.retain(|end| end.batch >= proven.batch);
+    }
+    let rest = survey(file, valid.offset, Some(header.life)).await?;
+    let what = "a batch that was durable is not valid";
+    if valid.batch < header.born_through {
+        return if rest.written_after_birth {
+            Err(OpenError::damaged(file.path(), valid.offset, what))
+        } else {
+            Ok(None)
+        };
+    }
+    if rest.durable_through.is_some_and(|through| through > valid.batch) {
+        return Err(OpenError::damaged(file.path(), valid.offset, what));
+    }
+    if rest.torn_bytes > 0 {
+        event::note("torn_tail_cut", 0, rest.torn_bytes);
+        tracing::info!(
+            file = %file.path().display(), offset = valid.offset, bytes = rest.torn_bytes,
+            "cut a write that a crash had torn"
+        );
+    }
+    Ok(Some((header, proven)))
+}
+
+/// The headers from the start of the log to `tip`.
+async fn chain_to(
+    folder: &Path,
+    node: NodeId,
+    numbers: &[u64],
+    tip: &SegmentHeader,
+) -> Result<Vec<SegmentHeader>, OpenError> {
+    let mut chain = vec![*tip];
+    let mut follows = tip.follows.segment;
+    while follows > 0 {
+        let path = segment_path(folder, follows);
+        if numbers.binary_search(&follows).is_err() {
+            return Err(OpenError::damaged(&path, 0, "the segment is missing"));
+        }
+        let mut file = Window::open(&path).await?;
+        let header = read_header(&mut file, follows, node).await?;
+        let what = "the segment's header is not valid";
+        let header = header.ok_or_else(|| OpenError::damaged(&path, 0, what))?;
+        // Each link leads to a lower number (checked with the header), so this ends.
+        follows = header.follows.segment;
+        chain.push(header);
+    }
+    chain.reverse();
+    Ok(chain)
+}
+
+async fn read_header(
+    file: &mut Window,
+    number: u64,
+    node: NodeId,
+) -> Result<Option<SegmentHeader>, OpenError> {
+    let bytes = file.bytes(0, SEGMENT_HEADER_BYTES).await?;
+    let damaged = |what| Err(OpenError::damaged(file.path(), 0, what));
+    match SegmentHeader::decode(&bytes) {
+        Ok(header) if header.number != number => damaged("its name is not that of its header"),
+        Ok(header) if header.node != node => damaged("it was written by another node"),
+        Ok(header) => Ok(Some(header)),
+        Err(NoHeader::Unreadable) => Ok(None),
+        Err(NoHeader::Version(found)) => Err(OpenError::Version {
+            file: file.path().to_path_buf(),
+            found,
+            known: SEGMENT_VERSION,
+        }),
+    }
+}
+
+/// Applies a segment that another one follows: all of it must be right.
+async fn read_sealed(
+    path: &Path,
+    header: &SegmentHeader,
+    until: Until,
+    apply: &mut impl FnMut(Key, Object),
+) -> Result<(), OpenError> {
+    let mut file = Window::open(path).await?;
+    let mut at = Until { offset: SEGMENT_HEADER_BYTES as u64, batch: header.first_batch - 1 };
+    let mut records = 0;
+    while at.offset < until.offset {
+        let next = next_batch(&mut file, header, at).await?;
+        let what = "a batch that was durable is not valid";
+        let (batch, bytes) = next.ok_or_else(|| OpenError::damaged(path, at.offset, what))?;
+        decode(path, at.offset, &batch, &bytes, apply)?;
+        records += u64::from(batch.records);
+        at.offset += batch.total_bytes() as u64;
+        at.batch = batch.number;
+    }
+    if at.offset != until.offset || at.batch != until.batch {
+        return Err(OpenError::damaged(
+            path,
+            at.offset,
+            "it does not end where its successor says",
+        ));
+    }
+    event::note("segment_replayed", 0, records);
+    Ok(())
+}
+
+/// Applies the segment that nothing follows; returns its batches that are not proven durable.
+async fn read_tip(
+    path: &Path,
+    header: &SegmentHeader,
+    proven: Until,
+    apply: &mut impl FnMut(Key, Object),
+) -> Result<Vec<Batch>, OpenError> {
+    let mut file = Window::open(path).await?;
+    let mut at = Until { offset: SEGMENT_HEADER_BYTES as u64, batch: header.first_batch - 1 };
+    let (mut records, mut unproven) = (0, Vec::new());
+    while let Some((batch, bytes)) = next_batch(&mut file, header, at).await? {
+        decode(path, at.offset, &batch, &bytes, apply)?;
+        records += u64::from(batch.records);
+        if batch.number > proven.batch {
+            let buffer = bytes[..].into();
+            unproven.push(Batch { number: batch.number, records: batch.records, buffer });
+        }
+        at.offset += batch.total_bytes() as u64;
+        at.batch = batch.number;
+    }
+    // The empty batch of an orderly close has said what it had to say.
+    while unproven.last().is_some_and(|batch| batch.records == 0) {
+        unproven.pop();
+    }
+    event::note("segment_replayed", 0, records);
+    Ok(unproven)
+}
+
+fn decode(
+    path: &Path,
+    offset: u64,
+    header: &BatchHeader,
+    batch: &Bytes,
+    apply: &mut impl FnMut(Key, Object),
+) -> Result<(), OpenError> {
+    let what = "a batch holds records that this release does not know";
+    decode_records(header, batch, apply).map_err(|_| OpenError::damaged(path, offset, what))
+}
+
+/// The batch that must come at `at.offset`, after batch `at.batch`; `None` if it is not there.
+async fn next_batch(
+    file: &mut Window,
+    segment: &SegmentHeader,
+    at: Until,
+) -> Result<Option<(BatchHeader, Bytes)>, OpenError> {
+    let found = batch_at(file, at.offset).await?;
+    Ok(found.filter(|(batch, _)| {
+        batch.life == segment.life
+            && batch.number == at.batch + 1
+            && batch.durable_through < batch.number
+            && batch.at_birth == (batch.number <= segment.born_through)
+    }))
+}
+
+/// The batch at `offset`, whoever wrote it; `None` if its checksum is not right.
+async fn batch_at(
+    file: &mut Window,
+    offset: u64,
+) -> Result<Option<(BatchHeader, Bytes)>, OpenError> {
+    let Some(header) = BatchHeader::decode(&file.bytes(offset, BATCH_HEADER_BYTES).await?) else {
+        return Ok(None);
+    };
+    if header.total_bytes() as u64 > file.len().saturating_sub(offset) {
+        return Ok(None);
+    }
+    let bytes = file.bytes(offset, header.total_bytes()).await?;
+    Ok(header.matches(&bytes).then_some((header, bytes)))
+}
+
+/// What stands behind the end of the valid batches.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Bytes up to the last one that is not zero.
+    torn_bytes: u64,
+    /// The highest batch that a valid one declares durable.
+    durable_through: Option<u64>,
+    /// One of the valid ones was written after its segment's birth.
+    written_after_birth: bool,
+}
+
+/// Searches the file from `from` to its end for valid batches of `life` (`None`: of any).
+async fn survey(file: &mut Window, from: u64, life: Option<u64>) -> Result<Rest, OpenError> {
+    let mut rest = Rest::default();
+    let mut at = from;
+    while at < file.len() {
+        let piece = file.piece(at).await?;
+        if piece.is_empty() {
+            break;
+        }
+        if let Some(last) = piece.iter().rposition(|byte| *byte != 0) {
+            rest.torn_bytes = at + last as u64 + 1 - from;
+        }
+        let magic = piece.windows(BATCH_MAGIC.len()).position(|bytes| bytes == BATCH_MAGIC);
+        let Some(found) = magic else {
+            // A magic that the piece's end cuts in two is found from its first byte next time.
+            let last = at + piece.len() as u64 == file.len();
+            let overlap = if last { 0 } else { BATCH_MAGIC.len() - 1 };
+            at += (piece.len() - overlap.min(piece.len() - 1)) as u64;
+            continue;
+        };
+        at += found as u64;
+        let batch = batch_at(file, at).await?.map(|(header, _)| header);
+        let Some(batch) = batch.filter(|batch| life.is_none_or(|life| batch.life == life)) else {
+            at += 1;
+            continue;
+        };
+        rest.durable_through = rest.durable_through.max(Some(batch.durable_through));
+        rest.written_after_birth |= !batch.at_birth;
+        // The bytes of a batch are not zero at its front, so it is counted as torn from there.
+        at += batch.total_bytes() as u64;
+        rest.torn_bytes = at - from;
+    }
+    Ok(rest)
+}

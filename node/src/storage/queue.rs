@@ -1,0 +1,439 @@
+//! What the engine's callers and its writer task share: the memtable, the batches that wait for the
+//! disk, and who waits for them.
+//!
+//! One short lock covers memtable and queue, so that the log has the order that reads saw. It is
+//! never held across an await, nor while a checksum is computed. Waiters watch the number of the
+//! last durable batch; those of neighbouring batches wait on different bells, so finishing one
+//! batch wakes its own waiters alone.
+//!
+//! Invariants: batches are numbered without gaps, taken in order, and one is with the writer at
+//! most. `pending_bytes` is what is accepted and not yet durable.
+
+use std::collections::VecDeque;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::Notify;
+
+use super::error::WriteError;
+use super::log::format::{BATCH_HEADER_BYTES, Batch};
+use super::memtable::Memtable;
+use super::{Options, SyncPolicy};
+use crate::domain::key::Key;
+use crate::domain::object::Object;
+use crate::runtime::time::{self, Instant};
+
+/// Waiters of batch n wait on bell n modulo this.
+const BELLS: usize = 8;
+
+/// From so many records in the batch before, the next one waits for company.
+const COMPANY_MIN: u32 = 8;
+
+/// A batch's buffer is used again for the next batch but one unless it grew past this.
+const SPARE_BYTES_MAX: usize = 1 << 20;
+
+/// Entries that one hold of the lock copies at most while a scan runs.
+const SCAN_STEP: usize = 256;
+
+/// Counters and sizes of an engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Keys held.
+    pub keys: u64,
+    /// What they weigh in memory, in bytes.
+    pub memtable_bytes: u64,
+    /// Bytes of the log that replay would read.
+    pub log_bytes: u64,
+    /// Segments of the log.
+    pub segments: u64,
+    /// Batches made durable since the start.
+    pub batches: u64,
+    /// Records made durable since the start.
+    pub records: u64,
+    /// Writes with sync that were tried since the start.
+    pub syncs: u64,
+    /// Writes with sync that failed since the start.
+    pub failures: u64,
+    /// How long the last successful write with sync took.
+    pub last_sync: Duration,
+    /// Why writes are refused at the moment; `None`: they are not.
+    pub stalled: Option<Arc<str>>,
+    /// Bytes accepted and not yet durable.
+    pub pending_bytes: u64,
+}
+
+/// A write on its way to the disk. Dropping it is fine: the write goes on.
+#[derive(Debug, Clone)]
+#[must_use = "a write is not durable before its ticket says so"]
+pub struct Ticket {
+    shared: Arc<Shared>,
+    batch: u64,
+}
+
+impl Ticket {
+    /// Completes when the write is durable under the engine's policy: with
+    /// [`SyncPolicy::Always`] once its batch was synced, with [`SyncPolicy::Interval`] at once.
+    /// While the disk fails it waits, as long as the caller does.
+    ///
+    /// # Errors
+    /// [`WriteError::Closed`]: the engine was closed first, and the write may be lost.
+    pub async fn durable(self) -> Result<(), WriteError> {
+        match self.shared.options.sync {
+            SyncPolicy::Interval { .. } => Ok(()),
+            SyncPolicy::Always => self.shared.synced(self.batch).await,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) options: Options,
+    state: Mutex<State>,
+    /// The last durable batch.
+    durable: AtomicU64,
+    failures: AtomicU64,
+    /// The writer is gone: nothing more becomes durable.
+    ended: AtomicBool,
+    bells: [Notify; BELLS],
+    /// Rung for the writer: a batch was begun, filled or grew to its target, or the end was asked for.
+    work: Notify,
+    end: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    memtable: Memtable,
+    /// Takes records; its number is the highest.
+    open: Batch,
+    /// When its first record came (kept for [`SyncPolicy::Interval`] alone).
+    opened_at: Instant,
+    /// Full batches, oldest first.
+    full: VecDeque<Batch>,
+    /// Bytes of `open`, of `full` and of the batch that the writer has.
+    pending_bytes: usize,
+    /// The writer wants to hear when the open batch has so many records.
+    target: u32,
+    spare: BytesMut,
+    closing: bool,
+    stats: Stats,
+}
+
+/// What the writer does next.
+enum Next {
+    Write(Batch),
+    WaitUntil(Instant),
+    Wait,
+    End,
+}
+
+impl Shared {
+    /// Starts behind batch `durable`, with what replay found.
+    pub(super) fn new(options: Options, durable: u64, memtable: Memtable, stats: Stats) -> Self {
+        let state = State {
+            memtable,
+            open: Batch::new(durable + 1, BytesMut::new()),
+            opened_at: Instant::default(),
+            full: VecDeque::new(),
+            pending_bytes: 0,
+            target: 0,
+            spare: BytesMut::new(),
+            closing: false,
+            stats,
+        };
+        Self {
+            options,
+            state: Mutex::new(state),
+            durable: AtomicU64::new(durable),
+            failures: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            bells: Default::default(),
+            work: Notify::new(),
+            end: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic anywhere ends the process; what its destructors see is as good as it gets.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` once the engine is closed.
+    pub(super) fn get(&self, key: &Key) -> Option<Option<Arc<Object>>> {
+        let state = self.state();
+        (!state.closing).then(|| state.memtable.get(key))
+    }
+
+    /// Accepts a write, or changes nothing.
+    pub(super) fn put(
+        self: &Arc<Self>,
+        key: &Key,
+        object: Arc<Object>,
+    ) -> Result<Ticket, WriteError> {
+        let mut state = self.state();
+        let bytes_max = state.admit(key, &object, &self.options)?;
+        let used = state.open.buffer.len();
+        let filled = state.open.records > 0 && used + bytes_max > self.options.batch_bytes_max;
+        if filled {
+            state.close_batch();
+        }
+        if state.open.records == 0 && self.options.sync != SyncPolicy::Always {
+            state.opened_at = time::now();
+        }
+        let before = state.open.buffer.len();
+        state.open.push(key, &object);
+        state.pending_bytes += state.open.buffer.len() - before;
+        state.memtable.insert(key, object);
+        let ring = filled || state.open.records == 1 || state.open.records == state.target;
+        let batch = state.open.number;
+        drop(state);
+        if ring {
+            self.work.notify_one();
+        }
+        Ok(Ticket { shared: self.clone(), batch })
+    }
+
+    /// A ticket for all that was accepted so far.
+    pub(super) fn barrier(self: &Arc<Self>) -> Ticket {
+        let state = self.state();
+        // The open batch when it holds something, else the one before: full, being written, durable.
+        let batch = state.open.number - u64::from(state.open.records == 0);
+        drop(state);
+        Ticket { shared: self.clone(), batch }
+    }
+
+    /// Entries between the bounds in key order, until they weigh `limit_bytes`; one at least, if
+    /// there is one. `None` once the engine is closed.
+    pub(super) fn scan(
+        &self,
+        from: Bound<&Key>,
+        to: Bound<&Key>,
+        limit_bytes: usize,
+    ) -> Option<Vec<(Key, Arc<Object>)>> {
+        let mut page: Vec<(Key, Arc<Object>)> = Vec::new();
+        let mut budget = (limit_bytes as u64).max(1);
+        loop {
+            let before = page.len();
+            let last = page.last().map(|(key, _)| key.clone());
+            let start = last.as_ref().map_or(from, Bound::Excluded);
+            let state = self.state();
+            if state.closing {
+                return None;
+            }
+            budget = state.memtable.page((start, to), SCAN_STEP, budget, &mut page);
+            drop(state);
+            if budget == 0 || page.len() < before + SCAN_STEP {
+                return Some(page);
+            }
+        }
+    }
+
+    /// Completes once `batch` is durable, or never will be.
+    async fn synced(&self, batch: u64) -> Result<(), WriteError> {
+        let bell = &self.bells[batch as usize % BELLS];
+        loop {
+            // Made before the check, so that a bell between the check and the await is heard.
+            let rung = bell.notified();
+            let ended = self.ended.load(Ordering::Acquire);
+            if self.durable.load(Ordering::Acquire) >= batch {
+                return Ok(());
+            }
+            if ended {
+                return Err(WriteError::Closed);
+            }
+            rung.await;
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let state = self.state();
+        Stats {
+            keys: state.memtable.len() as u64,
+            memtable_bytes: state.memtable.bytes(),
+            failures: self.failures(),
+            pending_bytes: state.pending_bytes as u64,
+            ..state.stats.clone()
+        }
+    }
+
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Acquire)
+    }
+
+    /// Asks the writer to finish. Nothing is accepted from here on.
+    pub(super) fn begin_close(&self) {
+        self.state().closing = true;
+        self.work.notify_one();
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.state().closing
+    }
+
+    /// Completes when the writer is gone.
+    ///
+    /// # Errors
+    /// [`WriteError::Stalled`] when it left something behind.
+    pub(super) async fn closed(&self) -> Result<(), WriteError> {
+        loop {
+            let rung = self.end.notified();
+            if self.ended.load(Ordering::Acquire) {
+                break;
+            }
+            rung.await;
+        }
+        match self.state().stats.stalled.clone() {
+            Some(reason) => Err(WriteError::Stalled { reason }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The writer task's side.
+impl Shared {
+    /// The next batch to write, when it is time to; `None`: all is written and the end was asked
+    /// for. `last_records`: how many the batch before had.
+    pub(super) async fn next_batch(&self, last_records: u32) -> Option<Batch> {
+        let mut gather_until = None;
+        loop {
+            let next = self.state().next(&self.options, last_records, &mut gather_until);
+            match next {
+                Next::Write(batch) => return Some(batch),
+                Next::End => return None,
+                Next::Wait => self.work.notified().await,
+                // Whichever comes first, the next round finds out.
+                Next::WaitUntil(deadline) => tokio::select! {
+                    biased;
+                    () = self.work.notified() => {}
+                    () = time::sleep_until(deadline) => {}
+                },
+            }
+        }
+    }
+
+    /// `batch` is durable: wakes its waiters.
+    pub(super) fn batch_durable(&self, batch: Batch, written: &Written) {
+        let number = batch.number;
+        let mut state = self.state();
+        let body = batch.buffer.len() - BATCH_HEADER_BYTES;
+        assert!(state.pending_bytes >= body, "batch {number} was not pending");
+        state.pending_bytes -= body;
+        state.stats.stalled = None;
+        state.stats.batches += 1;
+        state.stats.syncs += 1;
+        state.stats.records += u64::from(batch.records);
+        state.stats.last_sync = written.took;
+        state.stats.log_bytes += written.bytes;
+        state.stats.segments += written.segments;
+        if batch.buffer.capacity() <= SPARE_BYTES_MAX {
+            state.spare = batch.buffer;
+        }
+        drop(state);
+        let before = self.durable.swap(number, Ordering::AcqRel);
+        assert_eq!(before + 1, number, "batches become durable in order");
+        self.bells[number as usize % BELLS].notify_waiters();
+    }
+
+    /// A write or sync failed: refuses writes until a batch is durable again. True when it was not
+    /// stalled before.
+    pub(super) fn stall(&self, reason: String) -> bool {
+        self.failures.fetch_add(1, Ordering::AcqRel);
+        let mut state = self.state();
+        state.stats.syncs += 1;
+        state.stats.stalled.replace(reason.into()).is_none()
+    }
+
+    /// Waits `pause`, or until the end is asked for.
+    pub(super) async fn pause(&self, pause: Duration) {
+        let deadline = time::now() + pause;
+        while !self.is_closing() {
+            if time::timeout_at(deadline, self.work.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The writer is gone.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        for bell in &self.bells {
+            bell.notify_waiters();
+        }
+        self.end.notify_waiters();
+    }
+}
+
+/// What making a batch durable took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written {
+    pub(super) took: Duration,
+    /// By how much the log grew.
+    pub(super) bytes: u64,
+    /// How many segments were added.
+    pub(super) segments: u64,
+}
+
+impl State {
+    /// Says how many bytes the record takes at most, or why it is refused.
+    fn admit(&self, key: &Key, object: &Object, options: &Options) -> Result<usize, WriteError> {
+        if self.closing {
+            return Err(WriteError::Closed);
+        }
+        if let Some(reason) = &self.stats.stalled {
+            return Err(WriteError::Stalled { reason: reason.clone() });
+        }
+        let bytes = 8 + key.size_bytes() + object.size_bytes();
+        let limit = options.batch_bytes_max - BATCH_HEADER_BYTES;
+        if bytes > limit {
+            return Err(WriteError::TooLarge { bytes, limit });
+        }
+        let (pending, limit) = (self.pending_bytes, options.pending_bytes_max);
+        if pending + bytes > limit {
+            return Err(WriteError::PendingFull { pending, limit });
+        }
+        let (now, then) = (self.memtable.bytes(), self.memtable.bytes_with(key, object));
+        if then > options.memtable_bytes_max && then > now {
+            return Err(WriteError::MemtableFull { bytes: now });
+        }
+        Ok(bytes)
+    }
+
+    fn next(&mut self, options: &Options, last: u32, gather_until: &mut Option<Instant>) -> Next {
+        if let Some(batch) = self.full.pop_front() {
+            return Next::Write(batch);
+        }
+        if self.open.records == 0 {
+            return if self.closing { Next::End } else { Next::Wait };
+        }
+        let deadline = match options.sync {
+            _ if self.closing => None,
+            SyncPolicy::Interval { every } => Some(self.opened_at + every),
+            SyncPolicy::Always if last < COMPANY_MIN || self.open.records >= last => None,
+            SyncPolicy::Always if options.gather.is_zero() => None,
+            SyncPolicy::Always => {
+                self.target = last;
+                Some(*gather_until.get_or_insert_with(|| time::now() + options.gather))
+            }
+        };
+        if let Some(deadline) = deadline
+            && time::now() < deadline
+        {
+            return Next::WaitUntil(deadline);
+        }
+        self.target = 0;
+        Next::Write(self.take_open())
+    }
+
+    fn take_open(&mut self) -> Batch {
+        let next = Batch::new(self.open.number + 1, std::mem::take(&mut self.spare));
+        std::mem::replace(&mut self.open, next)
+    }
+
+    fn close_batch(&mut self) {
+        let batch = self.take_open();
+        self.full.push_back(batch);
+    }
+}

@@ -1,0 +1,302 @@
+//! A disk that fails, is full or slow: nothing accepted is lost, nothing is confirmed too early.
+
+use std::io;
+use std::sync::Mutex;
+
+use tokio::sync::watch;
+
+use super::*;
+use crate::storage::log::append::{Device, Disk};
+use crate::storage::{SyncPolicy, WriteError};
+
+/// What the test does to the disk. Clones share it.
+#[derive(Clone)]
+struct Flaky {
+    script: Arc<Mutex<Script>>,
+    held: Arc<watch::Sender<bool>>,
+}
+
+#[derive(Default)]
+struct Script {
+    /// So many of the next writes fail.
+    failing: u32,
+    /// A sync of the newest file failed: as Linux does, it drops what is written there from now
+    /// on, and says that all is well.
+    forgets: bool,
+    appends: u32,
+    births: u32,
+}
+
+impl Flaky {
+    fn new() -> Self {
+        Self { script: Arc::default(), held: Arc::new(watch::Sender::new(false)) }
+    }
+
+    fn fail(&self, times: u32) {
+        self.script.lock().unwrap().failing = times;
+    }
+
+    fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    /// What the next write does: fail, or lie, or neither.
+    async fn fate(&self, birth: bool) -> Fate {
+        self.held.subscribe().wait_for(|held| !held).await.unwrap();
+        let mut script = self.script.lock().unwrap();
+        *(if birth { &mut script.births } else { &mut script.appends }) += 1;
+        if script.failing > 0 {
+            script.failing -= 1;
+            script.forgets = true;
+            return Fate::Fail;
+        }
+        script.forgets &= !birth;
+        if script.forgets { Fate::Forget } else { Fate::Work }
+    }
+}
+
+enum Fate {
+    Work,
+    Fail,
+    Forget,
+}
+
+impl Device for Flaky {
+    async fn create(&self, path: &Path, data: Bytes) -> io::Result<File> {
+        match self.fate(true).await {
+            Fate::Work => Disk.create(path, data).await,
+            Fate::Fail | Fate::Forget => {
+                // Half of it arrives.
+                Disk.create(path, data.slice(..data.len() / 2)).await?;
+                Err(io::ErrorKind::StorageFull.into())
+            }
+        }
+    }
+
+    async fn append(&self, file: &File, offset: u64, data: Bytes) -> io::Result<()> {
+        match self.fate(false).await {
+            Fate::Work => Disk.append(file, offset, data).await,
+            Fate::Fail => {
+                Disk.append(file, offset, data.slice(..data.len() / 2)).await?;
+                Err(io::Error::other("input/output error"))
+            }
+            Fate::Forget => Ok(()),
+        }
+    }
+}
+
+async fn open_on(disk: &Flaky, dir: &Path, options: Options) -> Engine {
+    Engine::open_on(disk.clone(), dir, CLUSTER, options).await.unwrap()
+}
+
+async fn until(mut test: impl FnMut() -> bool) {
+    while !test() {
+        time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// True when the ticket is confirmed within a moment.
+async fn is_durable(ticket: &crate::storage::Ticket) -> bool {
+    match time::timeout(Duration::from_millis(30), ticket.clone().durable()).await {
+        Ok(confirmed) => confirmed.is_ok(),
+        Err(time::Elapsed) => false,
+    }
+}
+
+#[test]
+fn nothing_is_confirmed_before_its_sync() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let engine = open_on(&disk, dir.path(), plain()).await;
+        disk.hold(true);
+        let first = engine.put(&key(1), object("one")).unwrap();
+        assert!(!is_durable(&first).await);
+        let second = engine.put(&key(2), object("two")).unwrap();
+        let barrier = engine.barrier();
+        assert_eq!(engine.get(&key(2)).await, Ok(Some(object("two"))), "visible at once");
+        assert!(!is_durable(&first).await);
+        assert!(!is_durable(&second).await);
+        assert!(!is_durable(&barrier).await, "a barrier waits for what is in memory alone");
+        let crashed = folder(&image(dir.path()).await).await;
+        disk.hold(false);
+        barrier.durable().await.unwrap();
+        assert!(is_durable(&first).await);
+        assert!(is_durable(&second).await);
+        assert!(contents(&open(crashed.path(), plain()).await).await.is_empty());
+        let crashed = folder(&image(dir.path()).await).await;
+        assert_eq!(contents(&open(crashed.path(), plain()).await).await.len(), 2);
+    });
+}
+
+#[test]
+fn a_failed_sync_stalls_and_the_batch_goes_to_another_file() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let engine = open_on(&disk, dir.path(), plain()).await;
+        put(&engine, 1, "one").await;
+        // The append fails, and so do two births after it.
+        disk.fail(3);
+        let ticket = engine.put(&key(2), object("two")).unwrap();
+        until(|| engine.stats().stalled.is_some()).await;
+        let refused = engine.put(&key(3), object("three")).unwrap_err();
+        assert!(matches!(&refused, WriteError::Stalled { reason } if reason.contains("log-")));
+        assert_eq!(engine.get(&key(3)).await, Ok(None), "refused: nothing changed");
+        assert_eq!(engine.get(&key(2)).await, Ok(Some(object("two"))), "accepted: it stays");
+
+        ticket.durable().await.unwrap();
+        assert_eq!((engine.failures(), engine.stats().stalled), (3, None));
+        put(&engine, 3, "three").await;
+        let expected = contents(&engine).await;
+        let files = image(dir.path()).await;
+        assert_eq!(segments(&files), ["log-0000000001.log", "log-0000000004.log"]);
+        let crashed = folder(&files).await;
+        assert_eq!(contents(&open(crashed.path(), plain()).await).await, expected);
+        engine.close().await.unwrap();
+        assert_eq!(contents(&open(dir.path(), plain()).await).await, expected);
+    });
+}
+
+#[test]
+fn what_waits_behind_a_failed_batch_follows_it_in_order() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let options = Options { batch_bytes_max: 4096, ..plain() };
+        let engine = open_on(&disk, dir.path(), options).await;
+        put(&engine, 1, "zero").await;
+        disk.hold(true);
+        let tickets: Vec<_> = (0..20)
+            .map(|n| engine.put(&key(n % 2), object(&format!("{n:01000}"))).unwrap())
+            .collect();
+        disk.fail(1);
+        disk.hold(false);
+        for ticket in tickets {
+            ticket.durable().await.unwrap();
+        }
+        assert_eq!(engine.failures(), 1);
+        let crashed = folder(&image(dir.path()).await).await;
+        let engine = open(crashed.path(), plain()).await;
+        for n in 18..20 {
+            let found = engine.get(&key(n % 2)).await.unwrap();
+            assert_eq!(found, Some(object(&format!("{n:01000}"))));
+        }
+    });
+}
+
+#[test]
+fn a_crash_while_stalled_keeps_what_was_confirmed() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let engine = open_on(&disk, dir.path(), plain()).await;
+        put(&engine, 1, "one").await;
+        disk.fail(u32::MAX);
+        drop(engine.put(&key(2), object("two")).unwrap());
+        until(|| engine.failures() >= 2).await;
+        let crashed = folder(&image(dir.path()).await).await;
+        let engine = open(crashed.path(), plain()).await;
+        assert_eq!(engine.get(&key(1)).await, Ok(Some(object("one"))));
+        assert_eq!(engine.get(&key(2)).await, Ok(None), "it was torn, and never confirmed");
+    });
+}
+
+#[test]
+fn closing_a_stalled_engine_says_what_is_lost_and_lets_go() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let engine = open_on(&disk, dir.path(), plain()).await;
+        put(&engine, 1, "one").await;
+        disk.fail(u32::MAX);
+        let ticket = engine.put(&key(2), object("two")).unwrap();
+        until(|| engine.stats().stalled.is_some()).await;
+        assert!(matches!(engine.close().await, Err(WriteError::Stalled { .. })));
+        assert_eq!(ticket.durable().await, Err(WriteError::Closed));
+        assert_eq!(contents(&open(dir.path(), plain()).await).await.len(), 1);
+    });
+}
+
+#[test]
+fn a_slow_disk_fills_the_queue_and_then_writes_are_refused() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let options = Options { batch_bytes_max: 4096, pending_bytes_max: 8192, ..plain() };
+        let engine = open_on(&disk, dir.path(), options).await;
+        disk.hold(true);
+        let mut accepted = 0;
+        let refused = loop {
+            match engine.put(&key(accepted), object(&"x".repeat(1000))) {
+                Ok(ticket) => drop(ticket),
+                Err(error) => break error,
+            }
+            accepted += 1;
+        };
+        assert!(matches!(refused, WriteError::PendingFull { limit: 8192, .. }), "{refused:?}");
+        assert!((5..8).contains(&accepted), "{accepted}");
+        assert_eq!(engine.stats().keys, accepted);
+        disk.hold(false);
+        engine.barrier().durable().await.unwrap();
+        assert_eq!(engine.stats().pending_bytes, 0);
+        put(&engine, accepted, "room again").await;
+        engine.close().await.unwrap();
+        let engine = open(dir.path(), plain()).await;
+        assert_eq!(engine.stats().keys, accepted + 1);
+    });
+}
+
+#[test]
+fn an_interval_confirms_before_the_disk_does() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let sync = SyncPolicy::Interval { every: Duration::from_millis(5) };
+        let engine = open_on(&disk, dir.path(), Options { sync, ..plain() }).await;
+        disk.hold(true);
+        put(&engine, 1, "one").await;
+        engine.barrier().durable().await.unwrap();
+        assert!(engine.stats().pending_bytes > 0);
+        disk.hold(false);
+        until(|| engine.stats().pending_bytes == 0).await;
+    });
+}
+
+#[test]
+fn company_is_awaited_after_a_busy_batch_and_not_for_long() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let gather = Duration::from_secs(3600);
+        let engine = open_on(&disk, dir.path(), Options { gather, ..plain() }).await;
+        let batch = |from: u64, count: u64| {
+            let mut last = engine.barrier();
+            for n in from..from + count {
+                last = engine.put(&key(n), object("value")).unwrap();
+            }
+            last
+        };
+        disk.hold(true);
+        let first = batch(0, 1);
+        until(|| disk.script.lock().unwrap().births == 1).await;
+        assert!(!is_durable(&first).await, "the writer holds the first batch");
+        let busy = batch(1, 10);
+        disk.hold(false);
+        busy.durable().await.unwrap();
+        let few = batch(11, 9);
+        assert!(!is_durable(&few).await, "it waits for as many as there were before");
+        let tenth = batch(20, 1);
+        assert!(is_durable(&tenth).await);
+        assert!(is_durable(&few).await);
+        assert_eq!(engine.stats().syncs, 3);
+        let alone = batch(21, 1);
+        assert!(!is_durable(&alone).await);
+        engine.close().await.unwrap();
+        alone.durable().await.unwrap();
+    });
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_not_opened() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        disk.fail(1);
+        let opened = Engine::open_on(disk.clone(), dir.path(), CLUSTER, plain()).await;
+        assert!(matches!(opened, Err(OpenError::Disk { .. })), "{opened:?}");
+        let engine = open_on(&disk, dir.path(), plain()).await;
+        assert_eq!(engine.identity().generation, 2);
+    });
+}

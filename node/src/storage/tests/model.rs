@@ -1,0 +1,86 @@
+//! Random work against a `BTreeMap`, with restarts and crashes of the process in between.
+
+use rand::Rng as _;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::storage::SyncPolicy;
+
+#[test]
+fn the_engine_is_a_durable_map() {
+    for seed in 0..12 {
+        run(one_life(ChaCha8Rng::seed_from_u64(seed)));
+    }
+}
+
+async fn one_life(mut dice: ChaCha8Rng) {
+    let mut dir = temp_dir();
+    let mut model = Contents::new();
+    let mut engine = open(dir.path(), draw_options(&mut dice)).await;
+    for _ in 0..300 {
+        match dice.random_range(0..100) {
+            0..70 => {
+                let size = [1, 20, 300, 3000][dice.random_range(0..4)];
+                let value = dice.random_range('a'..='z').to_string().repeat(size);
+                let (key, object) = (key(dice.random_range(0..40)), object(&value));
+                let ticket = engine.put(&key, object.clone()).unwrap();
+                model.insert(key, object);
+                if dice.random_bool(0.5) {
+                    ticket.durable().await.unwrap();
+                }
+            }
+            70..85 => {
+                let key = key(dice.random_range(0..40));
+                assert_eq!(engine.get(&key).await.unwrap(), model.get(&key).cloned());
+            }
+            85..93 => check_scan(&engine, &model, &mut dice).await,
+            93..97 => {
+                engine.close().await.unwrap();
+                engine = open(dir.path(), draw_options(&mut dice)).await;
+                assert_eq!(contents(&engine).await, model);
+            }
+            _ => {
+                while engine.stats().pending_bytes > 0 {
+                    time::sleep(Duration::from_millis(1)).await;
+                }
+                dir = folder(&image(dir.path()).await).await;
+                engine = open(dir.path(), draw_options(&mut dice)).await;
+                assert_eq!(contents(&engine).await, model);
+            }
+        }
+    }
+}
+
+async fn check_scan(engine: &Engine, model: &Contents, dice: &mut ChaCha8Rng) {
+    let (a, b) = (key(dice.random_range(0..40)), key(dice.random_range(0..40)));
+    let (from, to) = if a <= b { (a, b) } else { (b, a) };
+    let range = (Bound::Included(from), Bound::Excluded(to));
+    let limit = dice.random_range(1..5000);
+    let page = engine.scan(range.0.clone(), range.1.clone(), limit).await.unwrap();
+    let mut expected = model.range(range);
+    for (key, object) in &page {
+        assert_eq!(expected.next(), Some((key, object)));
+    }
+    let weight: usize = page.iter().map(|(_, object)| object.size_bytes()).sum();
+    match page.split_last() {
+        None => assert!(expected.next().is_none(), "an empty page is the end"),
+        Some((last, _)) => assert!(weight - last.1.size_bytes() < limit, "{weight} over {limit}"),
+    }
+}
+
+fn draw_options(dice: &mut ChaCha8Rng) -> Options {
+    let every = Duration::from_millis(dice.random_range(0..3));
+    Options {
+        sync: if dice.random_bool(0.5) {
+            SyncPolicy::Always
+        } else {
+            SyncPolicy::Interval { every }
+        },
+        segment_bytes: [4096, 20_000, 1 << 20][dice.random_range(0..3)],
+        batch_bytes_max: [4096, 1 << 20][dice.random_range(0..2)],
+        prefill_bytes: [0, 512, 100_000][dice.random_range(0..3)],
+        gather: Duration::from_micros(dice.random_range(0..2000)),
+        ..Options::default()
+    }
+}

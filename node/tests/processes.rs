@@ -1,0 +1,259 @@
+//! The binary as an operator meets it: three processes on loopback, killed and started again.
+#![cfg(not(madsim))]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use starling::client::{Client, Request};
+use starling::runtime::{task, time};
+
+const NODES: usize = 3;
+const WRITERS: usize = 8;
+
+struct Processes {
+    folder: tempfile::TempDir,
+    http: Vec<SocketAddr>,
+    children: Vec<Option<Child>>,
+}
+
+impl Processes {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let places: Vec<(SocketAddr, SocketAddr)> = (0..NODES).map(|_| (free(), free())).collect();
+        let member = |(at, (http, rpc)): (usize, &(SocketAddr, SocketAddr))| {
+            format!("  - {{name: n{at}, http: \"{http}\", rpc: \"{rpc}\"}}\n")
+        };
+        let members: String = places.iter().enumerate().map(member).collect();
+        for at in 0..NODES {
+            let data = folder.path().join(format!("data{at}"));
+            let config = format!(
+                "cluster: test\nnode: n{at}\ndata: {}\nthreads: 1\nlog: {{level: warn}}\nmembers:\n{members}",
+                data.display()
+            );
+            std::fs::write(folder.path().join(format!("n{at}.yml")), config).unwrap();
+        }
+        let http = places.iter().map(|place| place.0).collect();
+        let mut this = Self { folder, http, children: (0..NODES).map(|_| None).collect() };
+        for at in 0..NODES {
+            this.boot(at);
+        }
+        this.ready().await;
+        this
+    }
+
+    fn boot(&mut self, at: usize) {
+        let config = self.folder.path().join(format!("n{at}.yml"));
+        self.children[at] = Some(serve(&config));
+    }
+
+    /// Waits until every node serves and is connected to every other.
+    async fn ready(&self) {
+        for &address in &self.http {
+            let mut client = Client::new(address);
+            loop {
+                let answer = client.send(Request::get("/v1/cluster"), soon()).await;
+                let up = |view: &serde_json::Value| {
+                    let members = view["members"].as_array().unwrap();
+                    members.iter().all(|member| member["status"] == "up")
+                };
+                if answer.is_ok_and(|a| up(&serde_json::from_slice(&a.body).unwrap())) {
+                    break;
+                }
+                time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    fn kill(&mut self, at: usize) {
+        let mut child = self.children[at].take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().flatten() {
+            let _gone = child.kill();
+            let _gone = child.wait();
+        }
+    }
+}
+
+fn serve(config: &Path) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_starling"));
+    command.arg("serve").arg("--config").arg(config);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+fn soon() -> time::Instant {
+    time::now() + Duration::from_secs(10)
+}
+
+/// Writers that overwrite keys of their own and remember what was acked last.
+struct Load {
+    stop: Arc<AtomicBool>,
+    acks: Arc<AtomicUsize>,
+    writers: Vec<task::JoinHandle<Written>>,
+}
+
+#[derive(Default)]
+struct Written {
+    acked: BTreeMap<String, u64>,
+    /// The write that was under way when the load was stopped, if it failed: it may have happened.
+    unknown: BTreeMap<String, u64>,
+    errors: Vec<String>,
+}
+
+impl Load {
+    fn start(addresses: &[SocketAddr]) -> Self {
+        let (stop, acks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let writers = (0..WRITERS)
+            .map(|writer| {
+                let address = addresses[writer % addresses.len()];
+                task::spawn(write(writer, address, stop.clone(), acks.clone()))
+            })
+            .collect();
+        Self { stop, acks, writers }
+    }
+
+    async fn reach(&self, acks: usize) {
+        while self.acks.load(Ordering::Relaxed) < acks {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn end(self) -> Written {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Written::default();
+        for writer in self.writers {
+            let one = writer.await.unwrap();
+            all.acked.extend(one.acked);
+            all.unknown.extend(one.unknown);
+            all.errors.extend(one.errors);
+        }
+        all
+    }
+}
+
+async fn write(
+    writer: usize,
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    acks: Arc<AtomicUsize>,
+) -> Written {
+    let mut client = Client::new(address);
+    let mut written = Written::default();
+    let mut contexts: BTreeMap<String, String> = BTreeMap::new();
+    for value in 1.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let key = format!("/v1/kv/load/{writer}-{}", value % 5);
+        let request = Request::put(key.clone(), value.to_string());
+        let request = request.with_context(contexts.get(&key).cloned());
+        match client.send(request, soon()).await {
+            Ok(answer) if answer.status == 200 => {
+                contexts.extend(answer.context.map(|context| (key.clone(), context)));
+                written.acked.insert(key, value);
+                acks.fetch_add(1, Ordering::Relaxed);
+            }
+            other => {
+                written.unknown.insert(key, value);
+                written.errors.push(format!("{other:?}"));
+                break;
+            }
+        }
+    }
+    written
+}
+
+/// Reads every acked key from every live node and checks that the last acked write is there.
+async fn check(written: &Written, addresses: &[SocketAddr]) {
+    assert!(!written.acked.is_empty());
+    for &address in addresses {
+        let mut client = Client::new(address);
+        for (key, value) in &written.acked {
+            let answer = client.send(Request::get(key.clone()), soon()).await.unwrap();
+            let body = String::from_utf8_lossy(&answer.body).into_owned();
+            let shows = |value: u64| match answer.status {
+                200 => body == value.to_string(),
+                _ => body.contains(&format!("\"value\":{value},")),
+            };
+            let unknown = written.unknown.get(key).copied();
+            let superseded = unknown.is_some_and(shows);
+            assert!(shows(*value) || superseded, "{key}: acked {value}, read {body}");
+        }
+    }
+}
+
+#[test]
+fn killing_one_of_three_under_load_fails_no_request_and_loses_nothing() {
+    task::block_on(1, async {
+        let mut processes = Processes::start().await;
+        let living = processes.http[..2].to_vec();
+        let load = Load::start(&living);
+        load.reach(500).await;
+        processes.kill(2);
+        load.reach(1500).await;
+        processes.boot(2);
+        processes.ready().await;
+        load.reach(2000).await;
+        let written = load.end().await;
+        assert_eq!(written.errors, Vec::<String>::new(), "two of three are a quorum");
+        check(&written, &processes.http).await;
+    })
+    .unwrap();
+}
+
+#[test]
+fn kill_9_of_all_three_and_a_restart_loses_no_acked_write() {
+    task::block_on(1, async {
+        let mut processes = Processes::start().await;
+        for round in 1..=3 {
+            let load = Load::start(&processes.http);
+            load.reach(300 * round).await;
+            for at in 0..NODES {
+                processes.kill(at);
+            }
+            let written = load.end().await;
+            for at in 0..NODES {
+                processes.boot(at);
+            }
+            processes.ready().await;
+            check(&written, &processes.http).await;
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_folder_in_use_and_a_missing_file_are_refused_with_a_reason() {
+    let run = |config: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_starling"));
+        command.arg("serve").arg("--config").arg(config).output().unwrap()
+    };
+    let missing = run(Path::new("/nonexistent/node.yml"));
+    assert!(!missing.status.success());
+    let text = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(text.contains("/nonexistent/node.yml"), "{text}");
+    task::block_on(1, async {
+        let processes = Processes::start().await;
+        let text = std::fs::read_to_string(processes.folder.path().join("n0.yml")).unwrap();
+        let twin = processes.folder.path().join("twin.yml");
+        // The same folder, other ports.
+        let listen = "http: \"127.0.0.1:0\"\nrpc: \"127.0.0.1:0\"\n";
+        std::fs::write(&twin, format!("{listen}{text}")).unwrap();
+        let second = run(&twin);
+        let text = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert!(!second.status.success() && text.contains("in use"), "{text}");
+    })
+    .unwrap();
+}

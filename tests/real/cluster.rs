@@ -1,0 +1,89 @@
+//! A cluster of real nodes on loopback, in this process.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use starling::client::{Client, Request, Response};
+use starling::config::{Config, Member};
+use starling::node::Node;
+use starling::runtime::{task, time};
+
+/// Running nodes; their data goes with them.
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) addresses: Vec<SocketAddr>,
+    _folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Starts `count` nodes and waits until each has its connections to the others.
+    pub(crate) async fn start(count: usize, adjust: impl Fn(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let free = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap()
+        };
+        let places: Vec<(SocketAddr, SocketAddr)> = (0..count).map(|_| (free(), free())).collect();
+        let member = |(at, (rpc, http)): (usize, &(SocketAddr, SocketAddr))| {
+            Member::new(&format!("n{}", at + 1), rpc.to_string(), http.to_string())
+        };
+        let members: Vec<Member> = places.iter().enumerate().map(member).collect();
+        let mut nodes = Vec::new();
+        for (at, (rpc, http)) in places.iter().enumerate() {
+            let mut config = Config::new("test", &format!("n{}", at + 1), members.clone());
+            config.data = folder.path().join(format!("n{}", at + 1));
+            config.http = http.to_string();
+            config.rpc = rpc.to_string();
+            config.ring.partitions = 64;
+            adjust(&mut config);
+            nodes.push(Node::start(config).await.unwrap());
+        }
+        let addresses = places.iter().map(|place| place.1).collect();
+        let cluster = Self { nodes, addresses, _folder: folder };
+        cluster.connected().await;
+        cluster
+    }
+
+    async fn connected(&self) {
+        let all_up = |node: &Node| {
+            let app = node.app();
+            let members = 0..app.coordinator.ring().members().len();
+            members
+                .map(|at| starling::domain::ring::NodeIndex(at as u16))
+                .all(|at| app.coordinator.peer(at).is_none_or(starling::rpc::Peer::is_usable))
+        };
+        for node in &self.nodes {
+            while !all_up(node) {
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    /// Sends one request to the node at `at`, on a connection of its own.
+    pub(crate) async fn send(&self, at: usize, request: Request) -> Response {
+        let deadline = time::now() + Duration::from_secs(20);
+        Client::new(self.addresses[at]).send(request, deadline).await.unwrap()
+    }
+
+    /// Stops every node gracefully.
+    pub(crate) async fn stop(self) {
+        for node in self.nodes {
+            node.stop().await;
+        }
+    }
+}
+
+/// Runs a test's story on a runtime of one thread.
+pub(crate) fn story(main: impl Future<Output = ()>) {
+    task::block_on(1, main).unwrap();
+}
+
+/// The body as text.
+pub(crate) fn text(response: &Response) -> &str {
+    std::str::from_utf8(&response.body).unwrap()
+}
+
+/// The body as JSON.
+pub(crate) fn json(response: &Response) -> serde_json::Value {
+    serde_json::from_slice(&response.body).unwrap()
+}
