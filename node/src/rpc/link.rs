@@ -1,5 +1,8 @@
 //! The task that keeps one peer connected: connect, shake hands, run, and again after a while.
 //!
+//! The wait between attempts doubles, and ends early when the peer calls us: then it is there. So after
+//! a restart both directions are up as soon as one is.
+//!
 //! A running connection is three things at once in one task: it reads replies, writes what callers
 //! have queued, and keeps time. Whichever ends first ends the connection, and with it every call.
 //!
@@ -87,6 +90,7 @@ async fn keep_connected(shared: &Shared) {
     let mut dice = rng::fork(&format!("rpc backoff of {}", shared.name));
     let mut backoff = backoff_min;
     loop {
+        let arrivals = shared.local.arrivals(&shared.name);
         shared.enter(&mut lock(&shared.channel), PeerState::Connecting, time::now());
         let error = match connect(shared).await {
             Err(error) => error,
@@ -106,8 +110,13 @@ async fn keep_connected(shared: &Shared) {
             backoff = backoff_max;
         }
         let whole = u64::try_from(backoff.as_nanos()).unwrap_or(u64::MAX);
-        time::sleep(Duration::from_nanos(dice.random_range(whole / 2..=whole))).await;
-        backoff = (backoff * 2).min(backoff_max);
+        let wait = Duration::from_nanos(dice.random_range(whole / 2..=whole));
+        let arrival = shared.local.arrival(&shared.name, arrivals);
+        backoff = match time::timeout(wait, arrival).await {
+            // The peer has called us meanwhile, so it is back: no reason to wait any longer.
+            Ok(()) => backoff_min,
+            Err(_) => (backoff * 2).min(backoff_max),
+        };
     }
 }
 

@@ -412,5 +412,4 @@ fn varint_u32(from: &mut Decoder<'_>, what: &'static str) -> Result<u32, DecodeE
 }
 
 #[cfg(test)]
-#[path = "message_tests.rs"]
 mod tests;
