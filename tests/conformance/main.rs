@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
+mod disk;
+#[cfg(test)]
 mod stage;
 #[cfg(test)]
 mod task;

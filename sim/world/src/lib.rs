@@ -32,7 +32,7 @@
 
 #[cfg(madsim)]
 pub mod clock;
-#[cfg(madsim)]
+#[cfg(any(madsim, test))]
 pub mod disk;
 #[cfg(madsim)]
 pub mod event;

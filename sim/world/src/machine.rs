@@ -270,7 +270,8 @@ impl World {
             End::PowerLoss => {
                 machine.exited = false;
                 machine.powered = false;
-                machine.disk.power_loss();
+                let fate = machine.disk.power_loss();
+                self.emit(process, "disk_lost_pending", fate.lost, fate.kept);
                 self.net_power_loss(process.machine);
             }
         }
