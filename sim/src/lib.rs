@@ -1,1 +1,4 @@
 //! The harness.
+
+pub mod history;
+pub mod oracle;

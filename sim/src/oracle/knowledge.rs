@@ -1,0 +1,259 @@
+//! What each token of a key covers, as far as clients can tell.
+//!
+//! The store hands out opaque tokens. From the outside we know this much of their meaning (it is the
+//! store's contract, see DESIGN.md "Data model"; nothing of the node's code is used):
+//!
+//! - Each *attempt* (a PUT or DELETE request that may have been executed) makes at most one write.
+//! - A write supersedes what the token in its request covers, and nothing else.
+//! - Whatever a replica knows of a key is *downward closed*: with a write it knows what that write
+//!   superseded. What it knows and does not show was superseded by a write that it knows as well.
+//!   Supersession has no cycles, so each such chain ends in a write that is shown. Hence the one fact
+//!   on which the whole oracle rests:
+//!
+//! ```text
+//! what a reply knows  =  the writes shown, and what their requests' tokens covered
+//! ```
+//!
+//! - The token of an acked write covers that write and what its request's token covered. (The store may
+//!   return a shorter form that names more when one sibling is left; by the fact above it covers the same.)
+//!
+//! Three things hide which writes a reply shows: retries put equal bytes under two writes, tombstones all
+//! look alike, and an unanswered attempt may take effect at any later time, or never. So each set of
+//! writes is kept as two: [`Known::must`] is surely in it, [`Known::may`] is all that can be. A check that
+//! accuses because something *was* covered asks `must`; one that accuses because something was *not*
+//! covered asks `may`. Either way the accusation is sound.
+//!
+//! For one item shown (a value, or "deleted") by a reply that ended at time t, the candidates are the
+//! attempts of that item that began before t and were not refused. At least one of them is live in the
+//! reply. So: `may` gains all candidates and what they may have seen; `must` gains what all of them must
+//! have seen and, when there is just one, that one.
+//!
+//! Cost: one pass over the events of a key in order of time, each a few unions of bit sets.
+
+use std::collections::BTreeMap;
+
+use super::bits::Bits;
+use crate::history::{
+    Disturbance, Evidence, Fault, Got, History, KeyIndex, Kind, OpId, Operation, Outcome,
+};
+use crate::history::{Rules, ValueId};
+
+/// What a reader can tell apart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Item {
+    /// These bytes.
+    Value(ValueId),
+    /// Deleted; by which delete, nobody sees.
+    Deleted,
+}
+
+/// A set of a key's attempts that is known up to two bounds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// Surely in the set.
+    pub(super) must: Bits,
+    /// Everything that can be in the set.
+    pub(super) may: Bits,
+}
+
+/// A write request that was not refused.
+#[derive(Debug)]
+pub(super) struct Attempt<'a> {
+    pub(super) op: &'a Operation,
+    pub(super) item: Item,
+    /// What its request's token covered.
+    pub(super) seen: Known,
+    /// It was acked, and the ack holds for good (see [`Rules::sync_always`]).
+    pub(super) acked: bool,
+    /// Home replicas that acked it; 0 when not acked.
+    pub(super) home_acks: u8,
+}
+
+/// An answered GET.
+#[derive(Debug)]
+pub(super) struct Reading<'a> {
+    pub(super) op: &'a Operation,
+    pub(super) got: &'a Got,
+    /// What it showed, each item once.
+    pub(super) items: Vec<Item>,
+    /// Attempts that began before it ended: the first so many.
+    pub(super) horizon: usize,
+    /// What its token covers.
+    pub(super) token: Known,
+}
+
+/// All that can be known of one key.
+#[derive(Debug)]
+pub(super) struct KeyView<'a> {
+    pub(super) key: KeyIndex,
+    /// In order of their start.
+    pub(super) attempts: Vec<Attempt<'a>>,
+    /// In order of their end.
+    pub(super) readings: Vec<Reading<'a>>,
+    /// The reading after healing, an index into `readings`.
+    pub(super) last: Option<usize>,
+    by_item: BTreeMap<Item, Vec<usize>>,
+    by_op: BTreeMap<OpId, Place>,
+}
+
+/// Where an operation ended up in a [`KeyView`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Attempt(usize),
+    Reading(usize),
+}
+
+impl<'a> KeyView<'a> {
+    /// Works through the operations of `key`. The history must be well formed.
+    pub(super) fn new(evidence: &'a Evidence, key: KeyIndex, ops: &[&'a Operation]) -> Self {
+        let mut view = KeyView {
+            key,
+            attempts: Vec::new(),
+            readings: Vec::new(),
+            last: None,
+            by_item: BTreeMap::new(),
+            by_op: BTreeMap::new(),
+        };
+        for event in events(&evidence.history, ops) {
+            match event {
+                Event::Begins(op, item) => view.begin(evidence, op, item),
+                Event::Answered(op, got) => view.answer(op, got),
+            }
+        }
+        let last = evidence.finals.iter().find(|f| f.key == key).map(|f| f.read);
+        view.last = last.and_then(|read| match view.by_op.get(&read) {
+            Some(Place::Reading(at)) => Some(*at),
+            Some(Place::Attempt(_)) | None => None,
+        });
+        view
+    }
+
+    /// The attempts that can stand behind `item` in a reply with this horizon.
+    pub(super) fn candidates(&self, item: Item, horizon: usize) -> &[usize] {
+        let all = self.by_item.get(&item).map_or(&[][..], Vec::as_slice);
+        &all[..all.partition_point(|&at| at < horizon)]
+    }
+
+    /// What each of `candidates` must have seen: whichever was shown, this was superseded.
+    pub(super) fn seen_by_all(&self, candidates: &[usize]) -> Bits {
+        let mut each = candidates.iter().map(|&at| &self.attempts[at].seen.must);
+        let mut common = each.next().cloned().unwrap_or_default();
+        each.for_each(|seen| common.keep(seen));
+        common
+    }
+
+    /// Who may stand behind `items`, for stories: a few are enough.
+    pub(super) fn writers(&self, items: &[Item], horizon: usize) -> impl Iterator<Item = OpId> {
+        let of = move |&item| self.candidates(item, horizon).iter().take(2);
+        items.iter().flat_map(of).take(6).map(|&at| self.attempts[at].op.id)
+    }
+
+    fn begin(&mut self, evidence: &Evidence, op: &'a Operation, item: Item) {
+        let at = self.attempts.len();
+        let seen = op.context_from.map_or_else(Known::default, |from| self.token(from));
+        let (acked, home_acks) = match op.outcome {
+            Outcome::Acked { received, hinted, .. } => {
+                (!at_risk(evidence, op), received.saturating_sub(hinted))
+            }
+            Outcome::Got(_) | Outcome::Refused { .. } | Outcome::Unknown { .. } => (false, 0),
+        };
+        self.attempts.push(Attempt { op, item, seen, acked, home_acks });
+        self.by_item.entry(item).or_default().push(at);
+        self.by_op.insert(op.id, Place::Attempt(at));
+    }
+
+    fn answer(&mut self, op: &'a Operation, got: &'a Got) {
+        let horizon = self.attempts.len();
+        let items = items(got);
+        let mut token = Known::default();
+        for &item in &items {
+            let candidates = self.candidates(item, horizon);
+            token.must.add(&self.seen_by_all(candidates));
+            if let &[only] = candidates {
+                token.must.insert(only);
+            }
+            for &at in candidates {
+                token.may.insert(at);
+                token.may.add(&self.attempts[at].seen.may);
+            }
+        }
+        self.by_op.insert(op.id, Place::Reading(self.readings.len()));
+        self.readings.push(Reading { op, got, items, horizon, token });
+    }
+
+    /// What the token that `op` returned covers.
+    fn token(&self, op: OpId) -> Known {
+        match self.by_op.get(&op) {
+            Some(&Place::Reading(at)) => self.readings[at].token.clone(),
+            Some(&Place::Attempt(at)) => {
+                let mut known = self.attempts[at].seen.clone();
+                known.must.insert(at);
+                known.may.insert(at);
+                known
+            }
+            None => Known::default(),
+        }
+    }
+}
+
+/// What a reply shows, each item once. A 404 with a token shows that the key is deleted.
+fn items(got: &Got) -> Vec<Item> {
+    let mut items: Vec<Item> = got.values.iter().map(|&v| Item::Value(v)).collect();
+    if got.deleted_shown || (got.values.is_empty() && got.strange.is_empty() && got.context) {
+        items.push(Item::Deleted);
+    }
+    items.sort_unstable();
+    items.dedup();
+    items
+}
+
+/// Under `sync: interval`, acks may run ahead of fsync: a power loss soon after an ack may undo it, and so
+/// may a disk in trouble (a failed fsync drops what was not written yet, a slow one is further behind).
+/// Such a write is treated like one that was never answered.
+fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
+    let Rules { sync_always, sync_lag_ns, .. } = evidence.rules;
+    let synced_ns = op.end_ns.saturating_add(sync_lag_ns);
+    let undoes = |d: &Disturbance| match d.fault {
+        Fault::PowerLoss(_) => (op.start_ns..=synced_ns).contains(&d.start_ns),
+        Fault::DiskTrouble(_) => d.start_ns <= synced_ns && d.end_ns >= op.start_ns,
+        Fault::Down(_)
+        | Fault::Paused(_)
+        | Fault::Isolated(_)
+        | Fault::ClockWrong(_)
+        | Fault::LinkCut { .. }
+        | Fault::LinkBad { .. } => false,
+    };
+    !sync_always && evidence.disturbances.iter().any(undoes)
+}
+
+enum Event<'a> {
+    Begins(&'a Operation, Item),
+    Answered(&'a Operation, &'a Got),
+}
+
+/// The starts of attempts and the ends of answered reads, in order of time. At one instant: starts come
+/// first, since a reply that ends then may show them; but a start whose token came at that very
+/// instant must come after its source.
+fn events<'a>(history: &History, ops: &[&'a Operation]) -> Vec<Event<'a>> {
+    let mut events = Vec::with_capacity(ops.len());
+    for &op in ops {
+        let source = op.context_from.and_then(|from| history.ops.get(from.0 as usize));
+        let turn = if source.is_some_and(|s| s.end_ns >= op.start_ns) { 2 } else { 0 };
+        match (&op.kind, &op.outcome) {
+            (_, Outcome::Refused { .. }) | (Kind::Get, Outcome::Unknown { .. }) => {}
+            (_, Outcome::Got(got)) => {
+                events.push((op.end_ns, 1, op.id, Event::Answered(op, got)));
+            }
+            (Kind::Get, Outcome::Acked { .. }) => {}
+            (Kind::Put { value }, Outcome::Acked { .. } | Outcome::Unknown { .. }) => {
+                let begins = Event::Begins(op, Item::Value(*value));
+                events.push((op.start_ns, turn, op.id, begins));
+            }
+            (Kind::Delete, Outcome::Acked { .. } | Outcome::Unknown { .. }) => {
+                events.push((op.start_ns, turn, op.id, Event::Begins(op, Item::Deleted)));
+            }
+        }
+    }
+    events.sort_by_key(|&(time, turn, id, _)| (time, turn, id));
+    events.into_iter().map(|(_, _, _, event)| event).collect()
+}
