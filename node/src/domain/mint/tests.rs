@@ -232,7 +232,7 @@ impl Key {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn no_dot_is_minted_twice(steps in steps()) {

@@ -79,12 +79,12 @@ fn write(
     object.write(seen, Sibling { dot, content, written_at_ms: 0, expires_at_ms: None })
 }
 
-fn values(object: &Object) -> Vec<&str> {
+fn values(object: &Object) -> Vec<String> {
     let text = |sibling: &Sibling| match &sibling.content {
-        Content::Value(bytes) => String::from_utf8_lossy(bytes).into_owned().leak(),
-        Content::Tombstone => "deleted",
+        Content::Value(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Content::Tombstone => "deleted".into(),
     };
-    object.siblings().iter().map(|sibling| &*text(sibling)).collect()
+    object.siblings().iter().map(text).collect()
 }
 
 /// The story of Dynamo's figure 3 on three replicas.

@@ -46,7 +46,7 @@ fn encoded(context: &CausalContext) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn a_context_is_the_set_of_its_dots((context, model) in sets()) {

@@ -27,8 +27,6 @@ fn decoded(bytes: &[u8]) -> Option<Object> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     /// The promises to clients are checked at every step; see `history`.
     #[test]
     fn replicas_hold_what_was_written_and_not_covered(steps in steps()) {
