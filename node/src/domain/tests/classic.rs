@@ -159,6 +159,25 @@ fn a_delete_beats_only_what_it_saw() {
     assert!(!here.merge(&stale));
 }
 
+/// A forged context that names a write, but not what that write had seen. No honest context does;
+/// replicas still have to agree, or they would exchange the key for ever.
+#[test]
+fn replicas_agree_under_a_context_with_holes() {
+    let mut here = Object::new();
+    let first = write(&mut here, &CausalContext::new(), dot(X, 1), "first");
+    let mut there = here.clone();
+    write(&mut there, &first, dot(Y, 1), "second");
+    let forged: CausalContext = [dot(Y, 1)].into_iter().collect();
+    write(&mut here, &forged, dot(X, 2), "third");
+    assert_eq!(values(&here), ["first", "third"]);
+
+    let before = here.clone();
+    assert!(here.merge(&there));
+    assert!(there.merge(&before));
+    assert_eq!(here, there);
+    assert_eq!(values(&here), ["third"]);
+}
+
 #[test]
 #[should_panic(expected = "minted twice")]
 fn a_dot_is_used_once() {
