@@ -18,8 +18,8 @@ mod budget;
 mod client;
 mod cluster;
 mod heal;
-mod recorder;
 mod node;
+mod recorder;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -38,8 +38,8 @@ use crate::oracle;
 use crate::plan::Plan;
 use crate::report::{Outcomes, Report, Verdict};
 
-use node::Starling;
 use cluster::Cluster;
+use node::Starling;
 use recorder::Recorder;
 use system::System;
 use weather::Weather;
