@@ -1,4 +1,30 @@
-//! The harness.
+//! The harness: whole Starling clusters under seeded faults, judged by what their clients saw.
+//!
+//! ```text
+//! seed ──plan──> Plan ──run──> Evidence ──oracle──> Verdict ──sweep──> Summary
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`dice`] | numbers that follow from a seed and a name, and from nothing else |
+//! | [`plan`] | all that one run will do, as plain data; how seeds become plans |
+//! | `run` | the run itself: nodes, clients, faults, healing, evidence (simulated world only) |
+//! | [`history`] | what clients saw, as plain data |
+//! | [`oracle`] | what must hold, judged from the evidence alone |
+//! | [`report`] | what came of one run |
+//! | [`sweep`] | many runs, one process each, and what came of them all |
+//! | [`cli`] | `cargo sim …` |
+//!
+//! Only `run` and what [`cli`] does with it need the simulated world (`cfg(madsim)`); the rest is
+//! compiled and tested in both.
 
+pub mod cli;
+pub mod dice;
 pub mod history;
 pub mod oracle;
+pub mod output;
+pub mod plan;
+pub mod report;
+#[cfg(madsim)]
+pub mod run;
+pub mod sweep;

@@ -1,2 +1,7 @@
-//! `cargo sim`.
-fn main() {}
+//! `cargo sim …`; see [`starling_sim::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(starling_sim::cli::main())
+}

@@ -1,0 +1,210 @@
+//! `cargo sim …`: sweeps, replays and plans from the command line.
+//!
+//! Exit codes: 0 all well, 1 something wrong was answered or kept, 2 something that had to happen
+//! did not, 3 a panic or a run that would not end, 4 the harness itself (a wrong build included),
+//! 64 a wrong command line.
+
+mod replay;
+mod run_case;
+mod sweep;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::output;
+use crate::plan::{self, Plan};
+use crate::report::Verdict;
+
+/// The exit code for a wrong command line (EX_USAGE of sysexits.h).
+const USAGE: u8 = 64;
+
+/// What to do when the binary was built without the simulated world.
+const WRONG_BUILD: &str = "\
+this starling-sim was built without cfg(madsim): there is no simulated world in it.
+`cargo sim` sets the cfg by `--config build.rustflags`, which RUSTFLAGS or CARGO_ENCODED_RUSTFLAGS in
+the environment overrides. Unset them, or add the cfg: RUSTFLAGS=\"$RUSTFLAGS --cfg madsim\" cargo sim …";
+
+/// Runs whole Starling clusters under seeded faults and judges them by what their clients saw.
+#[derive(Debug, Parser)]
+#[command(name = "cargo sim", bin_name = "cargo sim", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs many seeds, a process each, and prints a verdict.
+    Sweep(SweepArguments),
+    /// Runs one seed, one plan file, or all plan files of a folder again.
+    Replay {
+        /// A seed, a plan file, or a folder of them.
+        what: String,
+        /// Prints the trace: each event with its time and machine.
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// Replays every plan in seeds/.
+    Corpus {
+        /// Where the plans are.
+        #[arg(default_value = "seeds")]
+        folder: PathBuf,
+        /// Runs at once; default: one for each core.
+        #[arg(long, short)]
+        jobs: Option<usize>,
+    },
+    /// Prints the plan of a seed as JSON, for a look or for `cargo sim replay FILE`.
+    Plan {
+        /// The seed.
+        seed: u64,
+    },
+}
+
+/// Which seeds, and how.
+#[derive(Debug, clap::Args)]
+struct SweepArguments {
+    /// The seeds: A..B (without B), or one.
+    #[arg(long, conflicts_with_all = ["count", "base"], value_parser = parse_range)]
+    seeds: Option<std::ops::Range<u64>>,
+    /// How many seeds.
+    #[arg(long, default_value_t = 200)]
+    count: u64,
+    /// The first seed; default: from the clock, and printed.
+    #[arg(long)]
+    base: Option<u64>,
+    /// Runs at once; default: one for each core.
+    #[arg(long, short)]
+    jobs: Option<usize>,
+    /// Begins no further seed after this time, such as 60s, 10m, 1h.
+    #[arg(long, value_parser = parse_duration)]
+    time_budget: Option<Duration>,
+    /// How long one seed may take.
+    #[arg(long, default_value = "120s", value_parser = parse_duration)]
+    seed_limit: Duration,
+    /// Goes on after a failure.
+    #[arg(long)]
+    keep_going: bool,
+    /// Where plans of failing seeds are written.
+    #[arg(long, default_value = "target/sim-failures")]
+    failures: PathBuf,
+}
+
+/// Does what the process's command line says; gives the exit code.
+pub fn main() -> u8 {
+    match Arguments::try_parse() {
+        Ok(arguments) => dispatch(arguments.command),
+        Err(error) => {
+            // Nothing is left to do about a terminal that takes no text.
+            drop(error.print());
+            if error.use_stderr() { USAGE } else { 0 }
+        }
+    }
+}
+
+fn dispatch(command: Command) -> u8 {
+    if let Command::Plan { seed } = command {
+        output::line(plan::draw(seed).to_json().trim_end());
+        return 0;
+    }
+    if !cfg!(madsim) {
+        output::notice(WRONG_BUILD);
+        return Verdict::Harness.exit_code();
+    }
+    let done = match command {
+        Command::Sweep(arguments) => sweep::seeds(&arguments),
+        Command::Corpus { folder, jobs } => sweep::corpus(&folder, jobs),
+        Command::Replay { what, verbose } => replay::replay(&what, verbose),
+        Command::Plan { .. } => unreachable!("plans were printed above"),
+    };
+    done.unwrap_or_else(|error| {
+        output::notice(&format!("cargo sim: {error}"));
+        error.exit_code()
+    })
+}
+
+/// Why a command could not be done.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error("{0} is neither a seed nor a readable file or folder: {1}")]
+    NotFound(String, std::io::Error),
+    #[error("{0}: {1}")]
+    Plan(PathBuf, plan::PlanError),
+    #[error("no plan in {0}: a folder of plans holds files named *.json")]
+    NoPlans(PathBuf),
+    #[error("cannot run a sweep: {0}")]
+    System(std::io::Error),
+    #[error("cannot write the plan of a failing seed to {0}: {1}")]
+    Failure(PathBuf, std::io::Error),
+}
+
+impl CommandError {
+    const fn exit_code(&self) -> u8 {
+        match self {
+            CommandError::NotFound(..) | CommandError::Plan(..) | CommandError::NoPlans(_) => USAGE,
+            CommandError::System(_) | CommandError::Failure(..) => Verdict::Harness.exit_code(),
+        }
+    }
+}
+
+fn read_plan(path: &std::path::Path) -> Result<Plan, CommandError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| CommandError::NotFound(path.display().to_string(), error))?;
+    Plan::from_json(&text).map_err(|error| CommandError::Plan(path.to_owned(), error))
+}
+
+fn parse_range(text: &str) -> Result<std::ops::Range<u64>, String> {
+    let number = |part: &str| {
+        part.parse::<u64>().map_err(|_| format!("\"{part}\" is not a seed: use 17 or 17..42"))
+    };
+    let (from, to) = match text.split_once("..") {
+        Some((from, to)) => (number(from)?, number(to)?),
+        None => {
+            let only = number(text)?;
+            (only, only.checked_add(1).ok_or("the last seed is one too large")?)
+        }
+    };
+    if from >= to {
+        return Err(format!("{from}..{to} holds no seed: the end is not part of the range"));
+    }
+    Ok(from..to)
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("\"{text}\" is not a time: use 90s, 10m or 1h");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let seconds = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_and_times_are_read_or_refused() {
+        assert_eq!(parse_range("17"), Ok(17..18));
+        assert_eq!(parse_range("0..200"), Ok(0..200));
+        assert!(parse_range("5..5").is_err());
+        assert!(parse_range("5..x").is_err());
+        assert!(parse_range("18446744073709551615").is_err());
+        assert_eq!(parse_duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(parse_duration("60").is_err());
+        assert!(parse_duration("s").is_err());
+        assert!(parse_duration("99999999999999999999h").is_err());
+    }
+}

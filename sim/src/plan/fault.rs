@@ -1,0 +1,212 @@
+//! What goes wrong, when, and for how long.
+
+use serde::{Deserialize, Serialize};
+
+use super::NodeNo;
+
+/// One fault. Faults may overlap; where two set the same thing, the later one wins until it ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// Its number among the faults of the plan; removing others does not change it.
+    pub id: u32,
+    /// When it begins.
+    pub at: At,
+    /// How long it lasts; cut short when healing begins.
+    pub for_ms: u64,
+    /// What it does.
+    pub what: FaultKind,
+}
+
+/// When a fault begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum At {
+    /// So many milliseconds after every node was ready.
+    Ms(u64),
+    /// At a moment in the life of a node.
+    On(Trigger),
+}
+
+/// A moment in the life of a node: right after it did what `event` tells for the `count`th time,
+/// counted from the moment when every node was ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trigger {
+    /// What it did.
+    pub event: Moment,
+    /// Which node.
+    pub node: NodeNo,
+    /// How many times it does it, this one included; from 1.
+    pub count: u64,
+}
+
+/// What faults can be tied to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moment {
+    /// It wrote to a file; nothing of it is synced yet.
+    DiskWrite,
+    /// It synced a file; nobody has been told yet.
+    DiskSync,
+    /// It made a file; the name is not durable yet.
+    DiskCreate,
+    /// It synced a folder.
+    DiskSyncDir,
+}
+
+impl Moment {
+    /// All of them.
+    pub const ALL: [Moment; 4] =
+        [Moment::DiskWrite, Moment::DiskSync, Moment::DiskCreate, Moment::DiskSyncDir];
+
+    /// The kind of the event in the trace.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Moment::DiskWrite => "disk_write",
+            Moment::DiskSync => "disk_sync",
+            Moment::DiskCreate => "disk_create",
+            Moment::DiskSyncDir => "disk_sync_dir",
+        }
+    }
+}
+
+/// What a fault does. Links between nodes and clients are left alone unless it says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FaultKind {
+    /// The nodes named hear nothing from the others, nor the others from them.
+    Partition {
+        /// One side; the other nodes are the other.
+        side: Vec<NodeNo>,
+    },
+    /// Nothing gets from some nodes to some others; the way back is open.
+    OneWay {
+        /// Whose packets are lost.
+        from: Vec<NodeNo>,
+        /// On the way to whom.
+        to: Vec<NodeNo>,
+    },
+    /// One node is cut off.
+    Isolate {
+        /// Which.
+        node: NodeNo,
+        /// True: from clients too.
+        clients: bool,
+    },
+    /// One zone is cut off from the others.
+    ZoneSplit {
+        /// Which.
+        zone: u32,
+    },
+    /// Packets take longer, one way.
+    SlowLink {
+        /// From which node.
+        from: NodeNo,
+        /// To which.
+        to: NodeNo,
+        /// By so much at least; up to twice as much.
+        extra_ms: u64,
+    },
+    /// Packets are lost, one way.
+    LossyLink {
+        /// From which node.
+        from: NodeNo,
+        /// To which.
+        to: NodeNo,
+        /// So many of a million.
+        loss_ppm: u32,
+    },
+    /// The process dies at once, and starts again when the fault ends. What it wrote to files is
+    /// there, synced or not.
+    Crash {
+        /// Whose.
+        node: NodeNo,
+    },
+    /// Power is gone at once, and comes back when the fault ends. Of what was not synced, some
+    /// survives.
+    PowerLoss {
+        /// Whose.
+        nodes: Vec<NodeNo>,
+    },
+    /// The process stands still; its machine still acknowledges packets.
+    Pause {
+        /// Whose.
+        node: NodeNo,
+    },
+    /// The clock runs too fast or too slow.
+    ClockDrift {
+        /// Whose.
+        node: NodeNo,
+        /// By so many millionths.
+        ppm: i64,
+    },
+    /// The wall clock jumps, and jumps back when the fault ends.
+    ClockStep {
+        /// Whose.
+        node: NodeNo,
+        /// By so much.
+        ms: i64,
+    },
+    /// The disk takes longer.
+    SlowDisk {
+        /// Whose.
+        node: NodeNo,
+        /// So many times as long.
+        factor: u32,
+    },
+    /// The next fsyncs fail, and what they should have made durable is not.
+    FailingFsync {
+        /// Whose.
+        node: NodeNo,
+        /// How many.
+        count: u32,
+    },
+    /// The disk fills up.
+    DiskFull {
+        /// Whose.
+        node: NodeNo,
+        /// What still fits.
+        room_bytes: u64,
+    },
+}
+
+impl FaultKind {
+    /// The names of all kinds, in the order of their declaration.
+    pub const NAMES: [&'static str; 14] = [
+        "partition",
+        "one_way",
+        "isolate",
+        "zone_split",
+        "slow_link",
+        "lossy_link",
+        "crash",
+        "power_loss",
+        "pause",
+        "clock_drift",
+        "clock_step",
+        "slow_disk",
+        "failing_fsync",
+        "disk_full",
+    ];
+
+    /// Its name, in plans and reports.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            FaultKind::Partition { .. } => "partition",
+            FaultKind::OneWay { .. } => "one_way",
+            FaultKind::Isolate { .. } => "isolate",
+            FaultKind::ZoneSplit { .. } => "zone_split",
+            FaultKind::SlowLink { .. } => "slow_link",
+            FaultKind::LossyLink { .. } => "lossy_link",
+            FaultKind::Crash { .. } => "crash",
+            FaultKind::PowerLoss { .. } => "power_loss",
+            FaultKind::Pause { .. } => "pause",
+            FaultKind::ClockDrift { .. } => "clock_drift",
+            FaultKind::ClockStep { .. } => "clock_step",
+            FaultKind::SlowDisk { .. } => "slow_disk",
+            FaultKind::FailingFsync { .. } => "failing_fsync",
+            FaultKind::DiskFull { .. } => "disk_full",
+        }
+    }
+}

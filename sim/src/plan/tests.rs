@@ -1,0 +1,84 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+#[test]
+fn every_fault_kind_action_and_setting_is_drawn_within_two_hundred_seeds() {
+    let mut kinds: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut actions: BTreeMap<&str, u32> = BTreeMap::new();
+    let (mut calm, mut tied, mut strict, mut sizes) = (0, 0, 0, BTreeMap::<usize, u32>::new());
+    for seed in 0..200 {
+        let plan = draw(seed);
+        calm += u32::from(plan.faults.is_empty());
+        *sizes.entry(plan.nodes.len()).or_default() += 1;
+        for fault in &plan.faults {
+            *kinds.entry(fault.what.name()).or_default() += 1;
+            tied += u32::from(matches!(fault.at, At::On(_)));
+        }
+        for operation in &plan.operations {
+            *actions.entry(operation.action.name()).or_default() += 1;
+            strict += u32::from(operation.sloppy == Some(false));
+        }
+    }
+    for name in FaultKind::NAMES {
+        assert!(kinds.get(name).is_some_and(|times| *times > 20), "{name}: {kinds:?}");
+    }
+    assert_eq!(kinds.len(), FaultKind::NAMES.len(), "a fault's name is missing in NAMES");
+    assert_eq!(actions.len(), 5, "{actions:?}");
+    assert!(calm > 4 && tied > 5 && strict > 1_000, "{calm} calm, {tied} tied, {strict} strict");
+    assert_eq!(sizes.keys().copied().collect::<Vec<_>>(), [3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn a_plan_survives_its_own_text() {
+    for seed in 0..50 {
+        let mut plan = draw(seed);
+        plan.about = "why \"it\" is kept".to_owned();
+        plan.expect =
+            Some(Expect { verdict: "safety".to_owned(), digest: Some("00ff".to_owned()) });
+        let read = Plan::from_json(&plan.to_json()).unwrap();
+        assert_eq!(read, plan);
+    }
+}
+
+#[test]
+fn draws_are_apart_from_each_other() {
+    // The faults and operations of a seed are each drawn from a stream of their own, so drawing
+    // them again alone gives the same.
+    let plan = draw(3);
+    let again = draw(3);
+    assert_eq!(plan, again);
+    assert_ne!(draw(4).operations, plan.operations);
+    let mut ids: Vec<u32> = plan.operations.iter().map(|op| op.id).collect();
+    ids.sort_unstable();
+    assert!(ids.iter().copied().eq(0..ids.len() as u32), "ids number the operations");
+}
+
+#[test]
+fn plans_that_cannot_run_are_refused_by_name() {
+    let plan = draw(1);
+    let refusal = |change: fn(&mut Plan)| {
+        let mut plan = plan.clone();
+        change(&mut plan);
+        Plan::from_json(&plan.to_json()).unwrap_err().to_string()
+    };
+    insta::assert_snapshot!(refusal(|p| p.version = 9), @"plan has version 9, this build reads version 1: draw it again from its seed");
+    insta::assert_snapshot!(refusal(|p| p.operations[0].node = NodeNo(9)), @"plan cannot run: there is no node n9");
+    insta::assert_snapshot!(refusal(|p| p.operations[0].client = ClientNo(9)), @"plan cannot run: there is no client c9");
+    insta::assert_snapshot!(refusal(|p| p.operations[0].key = "k".into()), @r#"plan cannot run: key "k" is not of the form bucket/key"#);
+    insta::assert_snapshot!(refusal(|p| p.operations[1].id = p.operations[0].id), @"plan cannot run: two operations with id 133");
+    insta::assert_snapshot!(refusal(|p| p.settings.partitions = 3), @"plan cannot run: 3 partitions: use a power of two");
+    insta::assert_snapshot!(refusal(|p| p.length.total_ms = 1), @"plan cannot run: it ends before its faults do");
+    let typo = plan.to_json().replace("\"at_ms\"", "\"at\"");
+    insta::assert_snapshot!(Plan::from_json(&typo).unwrap_err().to_string().split(',').next().unwrap(), @"not a plan: unknown field `at`");
+    assert!(Plan::from_json("{").is_err());
+}
+
+#[test]
+fn a_plan_reads_well() {
+    let mut plan = draw(2);
+    plan.operations.truncate(3);
+    plan.faults.truncate(3);
+    plan.clients.truncate(2);
+    insta::assert_snapshot!(plan.to_json());
+}

@@ -1,0 +1,298 @@
+//! The clients: each a machine of its own that does its operations one after the other over HTTP,
+//! remembers contexts, and tries again where a client would.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use starling::client::{Client, Request, kv_target};
+use starling_world::{machine, time};
+use tokio::sync::mpsc;
+
+use crate::history::{Asked, Kind, OpId, Outcome, ValueId};
+use crate::plan::{Action, ClientNo, ClientPlan, Context, Level, NodeNo, Operation, Plan};
+
+use super::answer;
+use super::budget;
+use super::cluster::Cluster;
+use super::recorder::{Begin, Recorder};
+
+/// A client's memory.
+pub(super) struct Session {
+    plan: Arc<Plan>,
+    recorder: Arc<Recorder>,
+    client: ClientNo,
+    manners: ClientPlan,
+    addresses: Vec<SocketAddr>,
+    connections: BTreeMap<NodeNo, Client>,
+    /// For each key, the last context received and the operation that received it.
+    contexts: BTreeMap<String, Received>,
+}
+
+/// A context and the operation that received it.
+#[derive(Clone, Debug)]
+struct Received {
+    from: OpId,
+    token: String,
+}
+
+/// One request, but for the node.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    pub(super) key: String,
+    pub(super) kind: Kind,
+    /// The value's bytes, of a PUT.
+    pub(super) body: Bytes,
+    pub(super) level: Option<Level>,
+    pub(super) sloppy: Option<bool>,
+    context: Option<Received>,
+}
+
+/// Starts every client of the plan; they stop by themselves when the faults end.
+pub(super) fn start_all(
+    plan: &Arc<Plan>,
+    cluster: &Cluster,
+    recorder: &Arc<Recorder>,
+    start_ns: u64,
+) -> mpsc::UnboundedReceiver<ClientNo> {
+    let (done, all_done) = mpsc::unbounded_channel();
+    for client in plan.client_numbers() {
+        let session = Session::new(plan, cluster, recorder, client);
+        let done = done.clone();
+        machine::start(cluster.client_machine(client), move || async move {
+            session.run(start_ns).await;
+            // The harness has given up waiting if nobody listens.
+            done.send(client).ok();
+        });
+    }
+    all_done
+}
+
+/// Waits until every client has finished what it began; says who has not in time.
+pub(super) async fn join_all(
+    mut done: mpsc::UnboundedReceiver<ClientNo>,
+    plan: &Plan,
+) -> Vec<String> {
+    let mut waiting = plan.client_numbers();
+    let all = async {
+        while let Some(client) = done.recv().await {
+            waiting.retain(|other| *other != client);
+        }
+    };
+    let patience = plan.clients.iter().map(|c| c.patience_ms).max().unwrap_or(0);
+    // An update is two requests.
+    let limit = Duration::from_millis(2 * budget::give_up_ms(patience) + 1_000);
+    time::timeout(limit, all).await.ok();
+    let late = |client| format!("client {client} has not finished its last operation");
+    waiting.into_iter().map(late).collect()
+}
+
+impl Session {
+    /// A client that knows nothing yet.
+    pub(super) fn new(
+        plan: &Arc<Plan>,
+        cluster: &Cluster,
+        recorder: &Arc<Recorder>,
+        client: ClientNo,
+    ) -> Self {
+        let manners = plan.clients.get(client.0 as usize - 1).copied();
+        Self {
+            plan: Arc::clone(plan),
+            recorder: Arc::clone(recorder),
+            client,
+            manners: manners.unwrap_or(budget::OBSERVER),
+            addresses: plan.node_numbers().into_iter().map(|n| cluster.http_address(n)).collect(),
+            connections: BTreeMap::new(),
+            contexts: BTreeMap::new(),
+        }
+    }
+
+    async fn run(mut self, start_ns: u64) {
+        let plan = Arc::clone(&self.plan);
+        let end_ns = start_ns + plan.length.faults_ms * 1_000_000;
+        let client = self.client;
+        let own = plan.operations.iter().filter(|operation| operation.client == client);
+        for operation in own {
+            let begin_ns = start_ns + operation.at_ms * 1_000_000;
+            let wait_ns = begin_ns.saturating_sub(starling_world::now());
+            if wait_ns > 0 {
+                time::sleep(Duration::from_nanos(wait_ns)).await;
+            }
+            if starling_world::now() >= end_ns {
+                return;
+            }
+            self.perform(operation, end_ns).await;
+        }
+    }
+
+    async fn perform(&mut self, operation: &Operation, end_ns: u64) {
+        let mut ask = Ask {
+            key: operation.key.clone(),
+            kind: Kind::Get,
+            body: Bytes::new(),
+            level: operation.level,
+            sloppy: operation.sloppy,
+            context: None,
+        };
+        match operation.action {
+            Action::Get => {}
+            Action::Put { bytes, context } => {
+                self.write(&mut ask, operation.id, bytes);
+                ask.context = self.context(&operation.key, context);
+            }
+            Action::Update { bytes } => {
+                let (read, outcome) = self.insist(&ask, operation.node, end_ns).await;
+                if !matches!(outcome, Outcome::Got(_)) {
+                    return;
+                }
+                self.write(&mut ask, operation.id, bytes);
+                let received = self.contexts.get(&operation.key);
+                ask.context = received.filter(|received| received.from == read).cloned();
+            }
+            Action::Delete { context } => {
+                ask.kind = Kind::Delete;
+                ask.context = self.context(&operation.key, context);
+            }
+        }
+        self.insist(&ask, operation.node, end_ns).await;
+    }
+
+    fn context(&self, key: &str, which: Context) -> Option<Received> {
+        match which {
+            Context::None => None,
+            Context::Last => self.contexts.get(key).cloned(),
+        }
+    }
+
+    /// Makes `ask` a PUT of the operation's value.
+    fn write(&self, ask: &mut Ask, operation: u32, bytes: u64) {
+        let value = ValueId(u64::from(operation));
+        ask.kind = Kind::Put { value };
+        ask.body = value_bytes(operation, bytes);
+        self.recorder.know(value, &ask.body);
+    }
+
+    /// Sends `ask`, and again as long as its outcome is open, the client has patience and the
+    /// faults go on.
+    async fn insist(&mut self, ask: &Ask, node: NodeNo, end_ns: u64) -> (OpId, Outcome) {
+        let mut node = node;
+        let (mut id, mut outcome) = self.attempt(ask, node, None).await;
+        for _ in 0..self.manners.retries {
+            if !is_worth_repeating(&outcome) {
+                break;
+            }
+            time::sleep(Duration::from_millis(self.manners.retry_pause_ms)).await;
+            if starling_world::now() >= end_ns {
+                break;
+            }
+            if self.manners.retry_elsewhere {
+                node = NodeNo(node.0 % self.addresses.len() as u32 + 1);
+            }
+            (id, outcome) = self.attempt(ask, node, Some(id)).await;
+        }
+        (id, outcome)
+    }
+
+    /// A strict read of `key` that asks every home replica.
+    pub(super) async fn read_all(&mut self, key: &str, node: NodeNo) -> (OpId, Outcome) {
+        let ask = Ask {
+            key: key.to_owned(),
+            kind: Kind::Get,
+            body: Bytes::new(),
+            level: Some(Level::All),
+            sloppy: Some(false),
+            context: None,
+        };
+        self.attempt(&ask, node, None).await
+    }
+
+    async fn attempt(
+        &mut self,
+        ask: &Ask,
+        node: NodeNo,
+        retry_of: Option<OpId>,
+    ) -> (OpId, Outcome) {
+        let id = self.recorder.begin(Begin {
+            client: self.client,
+            node,
+            key: &ask.key,
+            kind: ask.kind,
+            asked: self.asked(ask),
+            context_from: ask.context.as_ref().map(|received| received.from),
+            retry_of,
+        });
+        let address = self.addresses[node.0 as usize - 1];
+        let mut connection = self.connections.remove(&node).unwrap_or_else(|| Client::new(address));
+        let limit = Duration::from_millis(budget::give_up_ms(self.manners.patience_ms));
+        let heard = connection.send(self.request(ask), time::now() + limit).await;
+        self.connections.insert(node, connection);
+        let outcome = answer::outcome(ask.kind, &heard, |bytes| self.recorder.recognise(bytes));
+        if let Ok(response) = heard
+            && let Outcome::Got(_) | Outcome::Acked { .. } = outcome
+            && let Some(token) = response.context
+        {
+            self.contexts.insert(ask.key.clone(), Received { from: id, token });
+        }
+        self.recorder.end(id, outcome.clone());
+        (id, outcome)
+    }
+
+    fn asked(&self, ask: &Ask) -> Asked {
+        let settings = &self.plan.settings;
+        let usual = match ask.kind {
+            Kind::Get => settings.read_quorum,
+            Kind::Put { .. } | Kind::Delete => settings.write_quorum,
+        };
+        Asked {
+            need: settings.count(ask.level.unwrap_or(usual)) as u8,
+            n: settings.replicas as u8,
+            sloppy: ask.sloppy.unwrap_or(true),
+            timeout_ns: self.manners.patience_ms * 1_000_000,
+        }
+    }
+
+    fn request(&self, ask: &Ask) -> Request {
+        let level = ask.level.map(|level| level.to_string());
+        let sloppy = ask.sloppy.map(|sloppy| sloppy.to_string());
+        // A client that is as patient as the nodes by default need not say so.
+        let usual = self.manners.patience_ms == self.plan.settings.request_timeout_ms;
+        let timeout = (!usual).then(|| self.manners.patience_ms.to_string());
+        let quorum = if ask.kind == Kind::Get { "r" } else { "w" };
+        let parameters: Vec<(&str, &str)> =
+            [(quorum, &level), ("sloppy", &sloppy), ("timeout_ms", &timeout)]
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+                .collect();
+        let (bucket, name) = ask.key.split_once('/').expect("a plan's keys hold a slash");
+        let target = kv_target(bucket, name, &parameters);
+        let request = match ask.kind {
+            Kind::Get => Request::get(target),
+            Kind::Put { .. } => Request::put(target, ask.body.clone()),
+            Kind::Delete => Request::delete(target),
+        };
+        request.with_context(ask.context.as_ref().map(|received| received.token.clone()))
+    }
+}
+
+/// Whether a client that wants its operation done sends it again.
+fn is_worth_repeating(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Got(_) | Outcome::Acked { .. } => false,
+        Outcome::Refused { status } => status.is_none_or(|code| code == 429 || code >= 500),
+        Outcome::Unknown { .. } => true,
+    }
+}
+
+/// The value that `operation` writes: JSON of about `bytes` bytes, unlike any other's. What must be
+/// kept byte for byte is there: spaces, escapes, odd numbers, repeated names.
+fn value_bytes(operation: u32, bytes: u64) -> Bytes {
+    let filler = "x".repeat(usize::try_from(bytes).unwrap_or(0).saturating_sub(24));
+    Bytes::from(match operation % 5 {
+        0 if filler.is_empty() => format!("{operation}"),
+        1 => format!("[ {operation}, 1.0e0,\"\\u00e9 é\", \"{filler}\"]"),
+        2 => format!("{{\"a\":{operation}, \"a\":-0, \"pad\":\"{filler}\"}}"),
+        _ => format!("\"v{operation} {filler}\""),
+    })
+}

@@ -1,0 +1,313 @@
+//! The machines of a run: nodes that are started, watched and started again, clients, and the
+//! observer.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use starling::client::{Client, Request};
+use starling_world::link::{self, LinkSpec};
+use starling_world::process::MachineId;
+use starling_world::{clock, machine, time, trace};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::history::{Disturbance, Endpoint, Fault, Sample};
+use crate::plan::{ClientNo, Link, NodeNo, Plan};
+
+use super::recorder::{Recorder, node_index};
+use super::system::{Question, Site, System};
+use super::{budget, lock};
+
+/// Where nodes listen for clients.
+pub(super) const HTTP_PORT: u16 = 7000;
+/// Where nodes listen for each other.
+pub(super) const RPC_PORT: u16 = 7001;
+
+/// The machines of a run.
+pub(super) struct Cluster {
+    plan: Arc<Plan>,
+    system: Arc<dyn System>,
+    nodes: Vec<MachineId>,
+    clients: Vec<MachineId>,
+    observer: MachineId,
+    states: Mutex<Vec<NodeState>>,
+    down_log: Mutex<Vec<Disturbance>>,
+    exits: mpsc::UnboundedSender<NodeNo>,
+}
+
+/// What the harness knows of a node.
+#[derive(Default)]
+struct NodeState {
+    /// How many faults keep it down.
+    held: u32,
+    /// Since when no process of it runs, unless a fault's own entry says so.
+    down_since: Option<u64>,
+    questions: Option<mpsc::UnboundedSender<Question>>,
+    /// Why its last process that ended by itself did.
+    last_words: String,
+}
+
+impl Cluster {
+    /// Adds the machines of `plan` to the world, with their links and clocks. Nothing runs yet.
+    pub(super) fn build(
+        plan: &Arc<Plan>,
+        system: Arc<dyn System>,
+        _recorder: &Arc<Recorder>,
+    ) -> Arc<Self> {
+        let add = |name: String, ip: [u8; 4]| machine::add(&name, Ipv4Addr::from(ip));
+        let nodes = plan.node_numbers();
+        let nodes: Vec<MachineId> =
+            nodes.into_iter().map(|n| add(n.to_string(), [10, 0, 0, n.0 as u8])).collect();
+        let clients = plan.client_numbers();
+        let clients: Vec<MachineId> =
+            clients.into_iter().map(|c| add(c.to_string(), [10, 0, 1, c.0 as u8])).collect();
+        let observer = add("observer".to_owned(), [10, 0, 2, 1]);
+        for (node, id) in plan.nodes.iter().zip(&nodes) {
+            if node.drift_ppm != 0 {
+                clock::drift(*id, node.drift_ppm as i32);
+            }
+        }
+        let (exits, exited) = mpsc::unbounded_channel();
+        let cluster = Arc::new(Self {
+            plan: Arc::clone(plan),
+            system,
+            states: Mutex::new(nodes.iter().map(|_| NodeState::default()).collect()),
+            nodes,
+            clients,
+            observer,
+            down_log: Mutex::default(),
+            exits,
+        });
+        link::set_default(spec(plan.links.clients));
+        for from in plan.node_numbers() {
+            for to in plan.node_numbers().into_iter().filter(|to| *to != from) {
+                link::set(
+                    cluster.node_machine(from),
+                    cluster.node_machine(to),
+                    cluster.calm(from, to),
+                );
+            }
+        }
+        starling_world::task::spawn(supervise(Arc::clone(&cluster), exited));
+        cluster
+    }
+
+    /// What the link between two nodes is like when no fault is on it.
+    pub(super) fn calm(&self, from: NodeNo, to: NodeNo) -> LinkSpec {
+        let zone = |node: NodeNo| self.plan.nodes[node.0 as usize - 1].zone;
+        let links = &self.plan.links;
+        spec(if zone(from) == zone(to) { links.within_zone } else { links.across_zones })
+    }
+
+    pub(super) fn node_machine(&self, node: NodeNo) -> MachineId {
+        self.nodes[node.0 as usize - 1]
+    }
+
+    pub(super) fn client_machine(&self, client: ClientNo) -> MachineId {
+        self.clients[client.0 as usize - 1]
+    }
+
+    /// The machine of the client that looks after the cluster before and after the load.
+    pub(super) fn observer(&self) -> MachineId {
+        self.observer
+    }
+
+    /// Where clients reach the node.
+    pub(super) fn http_address(&self, node: NodeNo) -> SocketAddr {
+        SocketAddr::new(address(node), HTTP_PORT)
+    }
+
+    /// Starts every node and waits until all are ready; says which are not in time.
+    pub(super) async fn start_all(self: &Arc<Self>) -> Vec<String> {
+        for state in lock(&self.states).iter_mut() {
+            state.down_since = Some(0);
+        }
+        for node in self.plan.node_numbers() {
+            self.start(node);
+        }
+        self.all_ready(budget::READY_MS).await
+    }
+
+    /// Keeps a node down from now on: its process is killed, or its machine loses power.
+    pub(super) fn hold_down(&self, node: NodeNo, power: bool) {
+        {
+            let state = &mut lock(&self.states)[node.0 as usize - 1];
+            state.held += 1;
+            state.questions = None;
+        }
+        if power {
+            machine::power_loss(self.node_machine(node));
+        } else {
+            machine::kill_process(self.node_machine(node));
+        }
+    }
+
+    /// Ends one [`hold_down`](Cluster::hold_down); with the last one the node starts again.
+    pub(super) fn release(self: &Arc<Self>, node: NodeNo) {
+        let held = {
+            let state = &mut lock(&self.states)[node.0 as usize - 1];
+            state.held -= 1;
+            state.held
+        };
+        if held == 0 {
+            self.start(node);
+        }
+    }
+
+    /// Starts a process of `node` unless one runs or a fault keeps it down.
+    fn start(self: &Arc<Self>, node: NodeNo) {
+        let id = self.node_machine(node);
+        let (questions, asked) = mpsc::unbounded_channel();
+        {
+            let state = &mut lock(&self.states)[node.0 as usize - 1];
+            if state.held > 0 || machine::is_running(id) {
+                return;
+            }
+            state.questions = Some(questions);
+            if let Some(start_ns) = state.down_since.take() {
+                let fault = Fault::Down(Endpoint::Node(node_index(node)));
+                let end_ns = starling_world::now();
+                lock(&self.down_log).push(Disturbance { fault, start_ns, end_ns });
+            }
+        }
+        let cluster = Arc::clone(self);
+        let site = Site { plan: Arc::clone(&self.plan), node, questions: asked };
+        machine::start(id, move || async move {
+            let last_words = cluster.system.boot(site).await;
+            cluster.ended(node, last_words);
+        });
+    }
+
+    /// A node's process ends by itself.
+    fn ended(&self, node: NodeNo, last_words: String) {
+        trace::emit("node_ended", u64::from(node.0), 0);
+        let state = &mut lock(&self.states)[node.0 as usize - 1];
+        state.down_since = Some(starling_world::now());
+        state.questions = None;
+        state.last_words = last_words;
+        // The run is over if nobody listens.
+        self.exits.send(node).ok();
+    }
+
+    /// Waits until every node says that it is ready; says which do not in time.
+    pub(super) async fn all_ready(self: &Arc<Self>, limit_ms: u64) -> Vec<String> {
+        let (answer, answered) = oneshot::channel();
+        let addresses: Vec<SocketAddr> =
+            self.plan.node_numbers().into_iter().map(|n| self.http_address(n)).collect();
+        machine::start(self.observer, move || async move {
+            // The harness has given up waiting if nobody listens.
+            answer.send(poll_ready(&addresses, limit_ms).await).ok();
+        });
+        let late = answered.await.expect("the observer's machine is never stopped");
+        late.into_iter().map(|(at, heard)| self.complaint(NodeNo(at as u32 + 1), &heard)).collect()
+    }
+
+    fn complaint(&self, node: NodeNo, heard: &str) -> String {
+        let state = &lock(&self.states)[node.0 as usize - 1];
+        let words = if state.last_words.is_empty() {
+            String::new()
+        } else {
+            format!("; its last process that ended by itself said: {}", state.last_words)
+        };
+        format!("node {node} is not ready in time: {heard}{words}")
+    }
+
+    /// The home replicas of each of `keys`, primary first, as the first node has it.
+    pub(super) async fn homes(&self, keys: &[String]) -> Result<Vec<Vec<NodeNo>>, String> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(NodeNo(1), Question::Homes(keys.to_vec(), answer), answered).await
+    }
+
+    /// What `node` holds for each of `keys`, encoded.
+    pub(super) async fn copies(
+        &self,
+        node: NodeNo,
+        keys: Vec<String>,
+    ) -> Result<Vec<Option<Vec<u8>>>, String> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(node, Question::Copies(keys, answer), answered).await
+    }
+
+    async fn ask<T>(
+        &self,
+        node: NodeNo,
+        question: Question,
+        answered: oneshot::Receiver<T>,
+    ) -> Result<T, String> {
+        let asked = lock(&self.states)[node.0 as usize - 1]
+            .questions
+            .as_ref()
+            .is_some_and(|questions| questions.send(question).is_ok());
+        let limit = Duration::from_millis(budget::REPAIR_MS);
+        match time::timeout(limit, answered).await {
+            Ok(Ok(answer)) if asked => Ok(answer),
+            Ok(_) => Err(format!("node {node} went away while it was looked into")),
+            Err(_) => Err(format!("node {node} cannot be looked into: it does not answer")),
+        }
+    }
+
+    /// How long nodes were down that no fault kept down, the start of the cluster included.
+    pub(super) fn take_down_log(&self) -> Vec<Disturbance> {
+        std::mem::take(&mut lock(&self.down_log))
+    }
+
+    /// The gauges that were sampled.
+    pub(super) fn take_samples(&self) -> Vec<Sample> {
+        Vec::new()
+    }
+}
+
+/// Starts nodes that ended by themselves again, after a while.
+async fn supervise(cluster: Arc<Cluster>, mut exited: mpsc::UnboundedReceiver<NodeNo>) {
+    while let Some(node) = exited.recv().await {
+        let cluster = Arc::clone(&cluster);
+        starling_world::task::spawn(async move {
+            time::sleep(Duration::from_millis(budget::RESTART_MS)).await;
+            cluster.start(node);
+        });
+    }
+}
+
+/// Asks each of `addresses` until it is ready; gives the places of those that are not in time, with
+/// what they said last.
+async fn poll_ready(addresses: &[SocketAddr], limit_ms: u64) -> Vec<(usize, String)> {
+    let deadline = time::now() + Duration::from_millis(limit_ms);
+    let mut late = Vec::new();
+    for (place, address) in addresses.iter().enumerate() {
+        let mut client = Client::new(*address);
+        loop {
+            let limit = time::now() + Duration::from_secs(1);
+            let heard = client.send(Request::get("/health/ready"), limit).await;
+            let heard = match heard {
+                Ok(response) if response.status == 200 => break,
+                Ok(response) => String::from_utf8_lossy(&response.body).into_owned(),
+                Err(error) => error.to_string(),
+            };
+            if time::now() >= deadline {
+                late.push((place, heard));
+                break;
+            }
+            time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    late
+}
+
+/// The address of a node.
+pub(super) fn address(node: NodeNo) -> IpAddr {
+    IpAddr::from([10, 0, 0, node.0 as u8])
+}
+
+fn spec(link: Link) -> LinkSpec {
+    let share = |ppm: u32| f64::from(ppm) / 1e6;
+    LinkSpec {
+        delay_min: Duration::from_micros(link.delay_min_us),
+        delay_max: Duration::from_micros(link.delay_max_us),
+        loss: share(link.loss_ppm),
+        duplicate: share(link.duplicate_ppm),
+        reorder: share(link.reorder_ppm),
+        bandwidth_bytes_per_s: link.bandwidth_bytes_per_s,
+        blocked: false,
+        hold: false,
+    }
+}

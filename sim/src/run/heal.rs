@@ -1,0 +1,156 @@
+//! After the faults: is the cluster whole again, and do its replicas agree?
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use starling_world::{machine, time, trace};
+use tokio::sync::oneshot;
+
+use crate::history::{FinalState, KeyIndex, KeyInfo, NodeIndex, OpId, Outcome, ReplicaCopy};
+use crate::plan::{ClientNo, NodeNo, Plan};
+
+use super::budget;
+use super::client::Session;
+use super::cluster::Cluster;
+use super::recorder::Recorder;
+
+/// Waits until every node is ready, reads every key from all of its home replicas, waits for read
+/// repair, and takes the replicas' copies. Gives the final states (none if something was not done in
+/// time) and what is stuck, `stuck` included.
+pub(super) async fn heal(
+    plan: &Arc<Plan>,
+    cluster: &Arc<Cluster>,
+    recorder: &Arc<Recorder>,
+    mut stuck: Vec<String>,
+) -> (Vec<FinalState>, Vec<String>) {
+    if stuck.is_empty() {
+        stuck = cluster.all_ready(budget::READY_MS).await;
+    }
+    if !stuck.is_empty() {
+        return (Vec::new(), stuck);
+    }
+    let reads = match read_everything(plan, cluster, recorder).await {
+        Ok(reads) => reads,
+        Err(why) => return (Vec::new(), vec![why]),
+    };
+    let keys = recorder.keys();
+    match settled_copies(cluster, &keys).await {
+        Ok(copies) => (finals(&keys, &reads, copies), Vec::new()),
+        Err(why) => (Vec::new(), vec![why]),
+    }
+}
+
+/// The observer reads every key with `r=all`, each from another node than the one before, until it
+/// has an answer. Gives the reads that were answered, in the order of the keys.
+async fn read_everything(
+    plan: &Arc<Plan>,
+    cluster: &Arc<Cluster>,
+    recorder: &Arc<Recorder>,
+) -> Result<Vec<OpId>, String> {
+    let observer = ClientNo(plan.clients.len() as u32 + 1);
+    let mut session = Session::new(plan, cluster, recorder, observer);
+    let (answer, answered) = oneshot::channel();
+    let plan = Arc::clone(plan);
+    machine::start(cluster.observer(), move || async move {
+        let mut reads = Ok(Vec::new());
+        for (place, key) in plan.keys().iter().enumerate() {
+            let node = NodeNo((place % plan.nodes.len()) as u32 + 1);
+            match (&mut reads, read_one(&mut session, key, node).await) {
+                (Ok(reads), Ok(read)) => reads.push(read),
+                (_, Err(why)) => {
+                    reads = Err(why);
+                    break;
+                }
+                (Err(_), Ok(_)) => {}
+            }
+        }
+        // The harness has given up waiting if nobody listens.
+        answer.send(reads).ok();
+    });
+    answered.await.expect("the observer's machine is never stopped")
+}
+
+async fn read_one(session: &mut Session, key: &str, node: NodeNo) -> Result<OpId, String> {
+    let deadline = time::now() + Duration::from_millis(budget::FINAL_READ_MS);
+    loop {
+        match session.read_all(key, node).await {
+            (id, Outcome::Got(_)) => return Ok(id),
+            (_, outcome) if time::now() >= deadline => {
+                return Err(format!(
+                    "a read of key {key} with r=all, asked of {node} after every fault had ended and \
+                     every node was ready, still fails after {} s: {outcome:?}",
+                    budget::FINAL_READ_MS / 1_000
+                ));
+            }
+            (_, _) => time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
+
+/// The copies of each key by home replica, once they are equal, or as they are when read repair has
+/// had its time.
+async fn settled_copies(
+    cluster: &Cluster,
+    keys: &[KeyInfo],
+) -> Result<BTreeMap<KeyIndex, Vec<ReplicaCopy>>, String> {
+    let deadline = time::now() + Duration::from_millis(budget::REPAIR_MS);
+    let mut settled = BTreeMap::new();
+    let mut open: Vec<KeyIndex> = (0..keys.len() as u32).map(KeyIndex).collect();
+    loop {
+        let copies = copies(cluster, keys, &open).await?;
+        let over = time::now() >= deadline;
+        for (key, copies) in copies {
+            let equal = copies.windows(2).all(|pair| pair[0].bytes == pair[1].bytes);
+            if equal || over {
+                settled.insert(key, copies);
+            }
+        }
+        open.retain(|key| !settled.contains_key(key));
+        if open.is_empty() {
+            return Ok(settled);
+        }
+        time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// The copies of `wanted` keys now, one question to each node.
+async fn copies(
+    cluster: &Cluster,
+    keys: &[KeyInfo],
+    wanted: &[KeyIndex],
+) -> Result<BTreeMap<KeyIndex, Vec<ReplicaCopy>>, String> {
+    let mut held: BTreeMap<NodeIndex, Vec<KeyIndex>> = BTreeMap::new();
+    for key in wanted {
+        for home in &keys[key.0 as usize].homes {
+            held.entry(*home).or_default().push(*key);
+        }
+    }
+    let mut copies: BTreeMap<KeyIndex, Vec<ReplicaCopy>> = BTreeMap::new();
+    for (node, of) in held {
+        let names = of.iter().map(|key| keys[key.0 as usize].name.clone()).collect();
+        let found = cluster.copies(NodeNo(node.0 + 1), names).await?;
+        for (key, bytes) in of.into_iter().zip(found) {
+            copies.entry(key).or_default().push(ReplicaCopy { node, bytes });
+        }
+    }
+    Ok(copies)
+}
+
+fn finals(
+    keys: &[KeyInfo],
+    reads: &[OpId],
+    mut copies: BTreeMap<KeyIndex, Vec<ReplicaCopy>>,
+) -> Vec<FinalState> {
+    let mut finals = Vec::with_capacity(keys.len());
+    for (place, read) in reads.iter().enumerate() {
+        let key = KeyIndex(place as u32);
+        let copies = copies.remove(&key).unwrap_or_default();
+        for copy in &copies {
+            let digest = copy.bytes.as_deref().map_or(0, crate::dice::fnv1a_bytes);
+            trace::emit("final_copy", u64::from(key.0) << 32 | u64::from(copy.node.0), digest);
+        }
+        finals.push(FinalState { key, read: *read, copies });
+    }
+    finals
+}

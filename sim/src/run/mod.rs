@@ -1,0 +1,177 @@
+//! One run of a plan: build the cluster, disturb it, heal it, and gather what the oracle judges.
+//!
+//! ```text
+//! machines on, every node ready      t = 0 for the plan's times
+//!   faults begin and end, clients do their operations
+//! faults_ms: every fault ends, what is down starts, clients finish what they began
+//!   every node ready again           within the budget, or the run is stuck
+//!   a read of every key, r=all       by the observer, a client of its own
+//!   every home replica's copy        asked of the replicas themselves, once repair has settled
+//! total_ms: the oracle
+//! ```
+//!
+//! Everything here runs inside the simulated world, on one thread: the locks of this module are
+//! there because futures must be `Send`, never for waiting, and none is held across an await.
+
+mod answer;
+mod budget;
+mod client;
+mod cluster;
+mod heal;
+mod node;
+mod recorder;
+mod system;
+#[cfg(test)]
+mod tests;
+mod text;
+mod weather;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use starling_world::trace::{Keep, Trace};
+use starling_world::{Config, time};
+
+use crate::history::{Evidence, Kind, Outcome};
+use crate::oracle;
+use crate::plan::Plan;
+use crate::report::{Outcomes, Report, Verdict};
+
+use cluster::Cluster;
+use node::Starling;
+use recorder::Recorder;
+use system::System;
+use weather::Weather;
+
+/// What every wall clock reads at the start: the first moment of 2026.
+const WALL_START_MS: u64 = 1_767_225_600_000;
+
+/// Runs `plan` and judges it. With `keep_trace` the trace comes along as text, a line an event.
+pub fn run(plan: &Plan, keep_trace: bool) -> (Report, Vec<String>) {
+    run_system(plan, keep_trace, Arc::new(Starling))
+}
+
+/// [`run`], of nodes that `system` makes.
+fn run_system(plan: &Plan, keep_trace: bool, system: Arc<dyn System>) -> (Report, Vec<String>) {
+    let config = Config {
+        seed: plan.seed,
+        wall_start_ms: WALL_START_MS,
+        keep_trace: if keep_trace { Keep::All } else { Keep::Nothing },
+    };
+    let shared = Arc::new(plan.clone());
+    let finished = starling_world::run(config, async move { drive(shared, system).await });
+    let driven = finished.output;
+    let (verdict, explanation) = judge(&driven);
+    let report = Report {
+        verdict,
+        explanation,
+        digest: format!("{:032x}", finished.trace.digest()),
+        simulated_ms: u64::try_from(finished.simulated.as_millis()).unwrap_or(u64::MAX),
+        real_ms: 0,
+        faults: driven.faults,
+        events: events(&finished.trace),
+        requests: requests(&driven.evidence),
+    };
+    (report, text::lines(plan, &finished.trace))
+}
+
+/// What a run leaves for judgement.
+#[derive(Debug, Default)]
+struct Driven {
+    evidence: Evidence,
+    /// What did not happen in time, a sentence each.
+    stuck: Vec<String>,
+    /// How often each kind of fault began.
+    faults: BTreeMap<String, u64>,
+}
+
+async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
+    let recorder = Arc::new(Recorder::new(&plan));
+    let cluster = Cluster::build(&plan, system, &recorder);
+    let weather = Arc::new(Weather::new(&plan, &cluster));
+    let mut stuck = cluster.start_all().await;
+    let start_ns = starling_world::now();
+    if stuck.is_empty() {
+        match cluster.homes(&plan.keys()).await {
+            Ok(homes) => recorder.set_homes(homes),
+            Err(why) => stuck.push(why),
+        }
+    }
+    let mut finals = Vec::new();
+    if stuck.is_empty() {
+        let faults = weather.begin(start_ns);
+        let clients = client::start_all(&plan, &cluster, &recorder, start_ns);
+        time::sleep(Duration::from_millis(plan.length.faults_ms)).await;
+        weather.end(faults);
+        stuck = client::join_all(clients, &plan).await;
+        (finals, stuck) = heal::heal(&plan, &cluster, &recorder, stuck).await;
+    }
+    let end_ns = start_ns + plan.length.total_ms * 1_000_000;
+    time::sleep(Duration::from_nanos(end_ns.saturating_sub(starling_world::now()))).await;
+    Driven {
+        evidence: Evidence {
+            history: recorder.take(),
+            finals,
+            disturbances: weather.take_log(),
+            samples: cluster.take_samples(),
+            rules: budget::rules(&plan),
+        },
+        stuck,
+        faults: weather.counts(),
+    }
+}
+
+fn judge(driven: &Driven) -> (Verdict, String) {
+    let violations = match oracle::judge(&driven.evidence) {
+        Ok(violations) => violations,
+        Err(malformed) => return (Verdict::Harness, malformed.to_string()),
+    };
+    let unsafe_ones = violations.iter().any(|violation| !is_about_liveness(violation.point));
+    let verdict = if unsafe_ones {
+        Verdict::Safety
+    } else if violations.is_empty() && driven.stuck.is_empty() {
+        Verdict::Ok
+    } else {
+        Verdict::Liveness
+    };
+    let mut paragraphs = driven.stuck.clone();
+    for violation in &violations {
+        let story = violation.story.iter().map(|line| format!("    {line}"));
+        let head = format!("[point {}] {}", violation.point, violation.explanation);
+        paragraphs.push(std::iter::once(head).chain(story).collect::<Vec<_>>().join("\n"));
+    }
+    (verdict, paragraphs.join("\n\n"))
+}
+
+/// Points of DESIGN.md's list that say that something happens, not that something never does.
+const fn is_about_liveness(point: u8) -> bool {
+    matches!(point, 3 | 7 | 8 | 10)
+}
+
+fn events(trace: &Trace) -> BTreeMap<String, u64> {
+    trace.counters().into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect()
+}
+
+fn requests(evidence: &Evidence) -> BTreeMap<String, Outcomes> {
+    let mut requests: BTreeMap<String, Outcomes> = BTreeMap::new();
+    for operation in &evidence.history.ops {
+        let asked = match operation.kind {
+            Kind::Get => "get",
+            Kind::Put { .. } => "put",
+            Kind::Delete => "delete",
+        };
+        let outcomes = requests.entry(asked.to_owned()).or_default();
+        match operation.outcome {
+            Outcome::Got(_) | Outcome::Acked { .. } => outcomes.ok += 1,
+            Outcome::Refused { .. } => outcomes.refused += 1,
+            Outcome::Unknown { .. } => outcomes.unknown += 1,
+        }
+    }
+    requests
+}
+
+/// Locks what only one thread uses.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

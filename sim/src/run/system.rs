@@ -1,0 +1,34 @@
+//! What runs on the node machines: Starling's node, or a stand-in in tests of this module.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::plan::{NodeNo, Plan};
+
+/// Makes nodes.
+pub(super) trait System: Send + Sync + 'static {
+    /// The main task of one process of one node: serves until it cannot, or is killed. Tells why it
+    /// ended.
+    fn boot(&self, site: Site) -> Pin<Box<dyn Future<Output = String> + Send>>;
+}
+
+/// What a node's process is given.
+pub(super) struct Site {
+    /// The plan.
+    pub(super) plan: Arc<Plan>,
+    /// Which node it is.
+    pub(super) node: NodeNo,
+    /// What the harness asks behind the node's back, to be answered from the node's own machine.
+    pub(super) questions: mpsc::UnboundedReceiver<Question>,
+}
+
+/// What the harness asks a node behind its back.
+pub(super) enum Question {
+    /// The home replicas of each of these keys, primary first.
+    Homes(Vec<String>, oneshot::Sender<Vec<Vec<NodeNo>>>),
+    /// What the node holds for each of these keys, encoded.
+    Copies(Vec<String>, oneshot::Sender<Vec<Option<Vec<u8>>>>),
+}
