@@ -7,3 +7,4 @@
 mod cluster;
 mod contract;
 mod errors;
+mod server;
