@@ -9,6 +9,7 @@
 //! | [`dice`] | numbers that follow from a seed and a name, and from nothing else |
 //! | [`plan`] | all that one run will do, as plain data; how seeds become plans |
 //! | `run` | the run itself: nodes, clients, faults, healing, evidence (simulated world only) |
+//! | [`events`] | the events that the node is known to note |
 //! | [`history`] | what clients saw, as plain data |
 //! | [`oracle`] | what must hold, judged from the evidence alone |
 //! | [`report`] | what came of one run |
@@ -20,6 +21,7 @@
 
 pub mod cli;
 pub mod dice;
+pub mod events;
 pub mod history;
 pub mod oracle;
 pub mod output;

@@ -4,6 +4,7 @@
 //! did not, 3 a panic or a run that would not end, 4 the harness itself (a wrong build included),
 //! 64 a wrong command line.
 
+mod minimize;
 mod replay;
 mod run_case;
 mod sweep;
@@ -54,6 +55,17 @@ enum Command {
         /// Runs at once; default: one for each core.
         #[arg(long, short)]
         jobs: Option<usize>,
+        /// Prints the digest of each run's trace.
+        #[arg(long)]
+        digests: bool,
+    },
+    /// Cuts a failing plan down to what it takes to fail, and writes it beside the original.
+    Minimize {
+        /// A seed or a plan file.
+        what: String,
+        /// Runs at once; default: one for each core.
+        #[arg(long, short)]
+        jobs: Option<usize>,
     },
     /// Prints the plan of a seed as JSON, for a look or for `cargo sim replay FILE`.
     Plan {
@@ -86,6 +98,9 @@ struct SweepArguments {
     /// Goes on after a failure.
     #[arg(long)]
     keep_going: bool,
+    /// Prints the digest of each run's trace.
+    #[arg(long)]
+    digests: bool,
     /// Where plans of failing seeds are written.
     #[arg(long, default_value = "target/sim-failures")]
     failures: PathBuf,
@@ -114,8 +129,9 @@ fn dispatch(command: Command) -> u8 {
     }
     let done = match command {
         Command::Sweep(arguments) => sweep::seeds(&arguments),
-        Command::Corpus { folder, jobs } => sweep::corpus(&folder, jobs),
+        Command::Corpus { folder, jobs, digests } => sweep::corpus(&folder, jobs, digests),
         Command::Replay { what, verbose } => replay::replay(&what, verbose),
+        Command::Minimize { what, jobs } => minimize::minimize(&what, jobs),
         Command::Plan { .. } => unreachable!("plans were printed above"),
     };
     done.unwrap_or_else(|error| {
@@ -133,18 +149,31 @@ enum CommandError {
     Plan(PathBuf, plan::PlanError),
     #[error("no plan in {0}: a folder of plans holds files named *.json")]
     NoPlans(PathBuf),
+    #[error("{0} does not fail, so there is nothing to cut down")]
+    NoFailure(String),
     #[error("cannot run a sweep: {0}")]
     System(std::io::Error),
-    #[error("cannot write the plan of a failing seed to {0}: {1}")]
+    #[error("cannot write the plan of a failing run to {0}: {1}")]
     Failure(PathBuf, std::io::Error),
 }
 
 impl CommandError {
     const fn exit_code(&self) -> u8 {
         match self {
-            CommandError::NotFound(..) | CommandError::Plan(..) | CommandError::NoPlans(_) => USAGE,
+            CommandError::NotFound(..)
+            | CommandError::Plan(..)
+            | CommandError::NoPlans(_)
+            | CommandError::NoFailure(_) => USAGE,
             CommandError::System(_) | CommandError::Failure(..) => Verdict::Harness.exit_code(),
         }
+    }
+}
+
+/// The plan that `what` names: a seed's, or that in a file.
+fn plan_of(what: &str) -> Result<Plan, CommandError> {
+    match what.parse() {
+        Ok(seed) => Ok(plan::draw(seed)),
+        Err(_) => read_plan(std::path::Path::new(what)),
     }
 }
 

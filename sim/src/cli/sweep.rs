@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::events;
 use crate::output::{self, Status};
 use crate::plan::{self, Expect, Plan};
 use crate::report::{Report, Verdict};
@@ -45,11 +46,23 @@ pub(super) fn seeds(arguments: &SweepArguments) -> Result<u8, CommandError> {
         keep_going: arguments.keep_going,
     };
     let total = seeds.end - seeds.start;
-    go(seeds.map(Case::Seed), total, options, &arguments.failures)
+    let summary = go(seeds.map(Case::Seed), total, options, &arguments.failures)?;
+    Ok(conclude(&summary, arguments.digests))
+}
+
+fn conclude(summary: &Summary, digests: bool) -> u8 {
+    if digests {
+        summary.digests().iter().for_each(|line| output::line(line));
+    }
+    summary.verdict().exit_code()
 }
 
 /// Replays all plans in `folder`.
-pub(super) fn corpus(folder: &Path, wanted_jobs: Option<usize>) -> Result<u8, CommandError> {
+pub(super) fn corpus(
+    folder: &Path,
+    wanted_jobs: Option<usize>,
+    digests: bool,
+) -> Result<u8, CommandError> {
     let entries = std::fs::read_dir(folder)
         .map_err(|error| CommandError::NotFound(folder.display().to_string(), error))?;
     let mut files: Vec<PathBuf> = entries
@@ -72,7 +85,8 @@ pub(super) fn corpus(folder: &Path, wanted_jobs: Option<usize>) -> Result<u8, Co
         keep_going: true,
     };
     let total = cases.len() as u64;
-    go(cases, total, options, Path::new("target/sim-failures"))
+    let summary = go(cases, total, options, Path::new("target/sim-failures"))?;
+    Ok(conclude(&summary, digests))
 }
 
 fn go(
@@ -80,9 +94,9 @@ fn go(
     total: u64,
     options: Options,
     failures: &Path,
-) -> Result<u8, CommandError> {
+) -> Result<Summary, CommandError> {
     let status = std::cell::RefCell::new(Status::default());
-    let mut summary = Summary::expecting(EVENTS);
+    let mut summary = Summary::expecting(events::NODE);
     let mut written = Ok(());
     let run = |case: &Case| {
         let plan = case.plan();
@@ -109,11 +123,8 @@ fn go(
     status.borrow_mut().clear();
     written?;
     output::line(summary.render(took, options.jobs).trim_end());
-    Ok(summary.verdict().exit_code())
+    Ok(summary)
 }
-
-/// The typed events that every sweep lists, so that one that never happens is seen.
-const EVENTS: &[&str] = &[];
 
 /// Writes the plan of a failing case to a file and says how to run it again.
 fn tell_failure(case: &Case, report: &Report, folder: &Path) -> Result<(), CommandError> {
@@ -153,7 +164,7 @@ fn status_line(at: Progress, total: u64) -> String {
     )
 }
 
-fn jobs(wanted: Option<usize>) -> usize {
+pub(super) fn jobs(wanted: Option<usize>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     wanted.unwrap_or(cores).max(1)
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use starling::client::{Client, Request};
 use starling_world::link::{self, LinkSpec};
 use starling_world::process::MachineId;
-use starling_world::{clock, machine, time, trace};
+use starling_world::{clock, machine, task, time, trace};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::history::{Disturbance, Endpoint, Fault, Sample};
 use crate::plan::{ClientNo, Link, NodeNo, Plan};
 
-use super::recorder::{Recorder, node_index};
+use super::recorder::node_index;
 use super::system::{Question, Site, System};
 use super::{budget, lock};
 
@@ -32,6 +32,7 @@ pub(super) struct Cluster {
     observer: MachineId,
     states: Mutex<Vec<NodeState>>,
     down_log: Mutex<Vec<Disturbance>>,
+    samples: Mutex<Vec<Sample>>,
     exits: mpsc::UnboundedSender<NodeNo>,
 }
 
@@ -49,11 +50,7 @@ struct NodeState {
 
 impl Cluster {
     /// Adds the machines of `plan` to the world, with their links and clocks. Nothing runs yet.
-    pub(super) fn build(
-        plan: &Arc<Plan>,
-        system: Arc<dyn System>,
-        _recorder: &Arc<Recorder>,
-    ) -> Arc<Self> {
+    pub(super) fn build(plan: &Arc<Plan>, system: Arc<dyn System>) -> Arc<Self> {
         let add = |name: String, ip: [u8; 4]| machine::add(&name, Ipv4Addr::from(ip));
         let nodes = plan.node_numbers();
         let nodes: Vec<MachineId> =
@@ -76,6 +73,7 @@ impl Cluster {
             clients,
             observer,
             down_log: Mutex::default(),
+            samples: Mutex::default(),
             exits,
         });
         link::set_default(spec(plan.links.clients));
@@ -88,7 +86,8 @@ impl Cluster {
                 );
             }
         }
-        starling_world::task::spawn(supervise(Arc::clone(&cluster), exited));
+        task::spawn(supervise(Arc::clone(&cluster), exited));
+        task::spawn(sample(Arc::clone(&cluster)));
         cluster
     }
 
@@ -253,7 +252,36 @@ impl Cluster {
 
     /// The gauges that were sampled.
     pub(super) fn take_samples(&self) -> Vec<Sample> {
-        Vec::new()
+        std::mem::take(&mut lock(&self.samples))
+    }
+
+    async fn sample(&self, node: NodeNo) {
+        let (answer, answered) = oneshot::channel();
+        let asked = lock(&self.states)[node.0 as usize - 1].questions.clone();
+        if asked.is_none_or(|questions| questions.send(Question::Gauges(answer)).is_err()) {
+            return;
+        }
+        // A node that dies or stands still meanwhile is not sampled this time.
+        let limit = Duration::from_millis(budget::SAMPLE_MS / 2);
+        let Ok(Ok(gauges)) = time::timeout(limit, answered).await else { return };
+        let at_ns = starling_world::now();
+        lock(&self.samples).extend(gauges.into_iter().map(|gauge| Sample {
+            at_ns,
+            node: node_index(node),
+            gauge: gauge.name.to_owned(),
+            value: gauge.value,
+            bound: gauge.bound,
+        }));
+    }
+}
+
+/// Reads the gauges of every node, again and again.
+async fn sample(cluster: Arc<Cluster>) {
+    loop {
+        time::sleep(Duration::from_millis(budget::SAMPLE_MS)).await;
+        for node in cluster.plan.node_numbers() {
+            cluster.sample(node).await;
+        }
     }
 }
 
@@ -261,7 +289,7 @@ impl Cluster {
 async fn supervise(cluster: Arc<Cluster>, mut exited: mpsc::UnboundedReceiver<NodeNo>) {
     while let Some(node) = exited.recv().await {
         let cluster = Arc::clone(&cluster);
-        starling_world::task::spawn(async move {
+        task::spawn(async move {
             time::sleep(Duration::from_millis(budget::RESTART_MS)).await;
             cluster.start(node);
         });

@@ -88,7 +88,7 @@ struct Driven {
 
 async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
     let recorder = Arc::new(Recorder::new(&plan));
-    let cluster = Cluster::build(&plan, system, &recorder);
+    let cluster = Cluster::build(&plan, system);
     let weather = Arc::new(Weather::new(&plan, &cluster));
     let mut stuck = cluster.start_all().await;
     let start_ns = starling_world::now();

@@ -2,18 +2,22 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use starling::config::{Config, Member, Sync};
 use starling::domain::key::Key;
 use starling::domain::quorum;
+use starling::domain::ring::Ring;
+use starling::http::App;
 use starling::node::Node;
+use starling::storage::{self, Engine};
 use starling_world::{signal, task};
 use tokio::sync::mpsc;
 
 use crate::plan::{Level, NodeNo, Plan};
 
 use super::cluster::{HTTP_PORT, RPC_PORT, address};
-use super::system::{Question, Site, System};
+use super::system::{Gauge, Question, Site, System};
 
 /// Starling's own node.
 pub(super) struct Starling;
@@ -25,7 +29,8 @@ impl System for Starling {
                 Ok(node) => node,
                 Err(error) => return format!("it cannot start: {error}"),
             };
-            task::spawn(answer(site.questions, node.storage(), std::sync::Arc::clone(node.ring())));
+            let (ring, app) = (Arc::clone(node.ring()), Arc::clone(node.app()));
+            task::spawn(answer(site.questions, node.storage(), ring, app));
             node.run_until(async {
                 // Signals cannot fail in the simulated world.
                 signal::shutdown().await.ok();
@@ -75,8 +80,9 @@ const fn quorum(level: Level) -> quorum::Level {
 /// Answers the harness's questions from the node's own machine, past all of its services.
 async fn answer(
     mut questions: mpsc::UnboundedReceiver<Question>,
-    engine: starling::storage::Engine,
-    ring: std::sync::Arc<starling::domain::ring::Ring>,
+    engine: Engine,
+    ring: Arc<Ring>,
+    app: Arc<App>,
 ) {
     while let Some(question) = questions.recv().await {
         // Nobody waits for an answer that comes too late.
@@ -87,6 +93,9 @@ async fn answer(
                     home.iter().map(|at| node_no(&ring.member(*at).name)).collect()
                 };
                 answer.send(keys.iter().map(homes).collect()).ok();
+            }
+            Question::Gauges(answer) => {
+                answer.send(gauges(&app, &engine)).ok();
             }
             Question::Copies(keys, answer) => {
                 let mut copies = Vec::with_capacity(keys.len());
@@ -99,7 +108,22 @@ async fn answer(
     }
 }
 
-async fn copy(engine: &starling::storage::Engine, key: &Key) -> Option<Vec<u8>> {
+fn gauges(app: &App, engine: &Engine) -> Vec<Gauge> {
+    let (stats, config) = (engine.stats(), &app.config);
+    let gauge = |name, value, bound| Gauge { name, value, bound };
+    let pending_max = storage::Options::default().pending_bytes_max as u64;
+    vec![
+        gauge("memtable_bytes", stats.memtable_bytes, config.storage.memtable_bytes_max),
+        gauge("log_pending_bytes", stats.pending_bytes, pending_max),
+        gauge(
+            "http_requests_in_flight",
+            app.in_flight() as u64,
+            config.limits.requests_in_flight as u64,
+        ),
+    ]
+}
+
+async fn copy(engine: &Engine, key: &Key) -> Option<Vec<u8>> {
     let object = engine.get(key).await.ok().flatten()?;
     let mut bytes = Vec::new();
     object.encode(&mut bytes);

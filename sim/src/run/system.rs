@@ -31,4 +31,16 @@ pub(super) enum Question {
     Homes(Vec<String>, oneshot::Sender<Vec<Vec<NodeNo>>>),
     /// What the node holds for each of these keys, encoded.
     Copies(Vec<String>, oneshot::Sender<Vec<Option<Vec<u8>>>>),
+    /// Its gauges.
+    Gauges(oneshot::Sender<Vec<Gauge>>),
+}
+
+/// What a gauge of a node reads, and what it is configured to stay within.
+pub(super) struct Gauge {
+    /// What is measured, with its unit.
+    pub(super) name: &'static str,
+    /// The reading.
+    pub(super) value: u64,
+    /// The bound.
+    pub(super) bound: u64,
 }

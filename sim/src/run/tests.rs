@@ -23,7 +23,7 @@ use crate::plan::{self, Level, NodeNo, Plan, Settings};
 use crate::report::{Report, Verdict};
 
 use super::cluster::{HTTP_PORT, address};
-use super::system::{Question, Site, System};
+use super::system::{Gauge, Question, Site, System};
 use super::{lock, run_system};
 
 /// What is wrong with the store.
@@ -87,6 +87,12 @@ async fn answer_questions(
             Question::Homes(keys, answer) => {
                 let homes: Vec<NodeNo> = (1..=plan.settings.replicas).map(NodeNo).collect();
                 answer.send(vec![homes; keys.len()]).ok();
+            }
+            Question::Gauges(answer) => {
+                let bound = plan.settings.siblings_max.into();
+                let siblings = lock(&map).objects.values().map(|o| o.siblings().len()).max();
+                let value = siblings.unwrap_or(0) as u64;
+                answer.send(vec![Gauge { name: "siblings_max", value, bound }]).ok();
             }
             Question::Copies(keys, answer) => {
                 let map = lock(&map);
@@ -237,4 +243,28 @@ fn a_store_that_stops_is_found_stuck() {
 #[should_panic(expected = "planted")]
 fn a_panic_in_a_node_ends_the_run() {
     run(&plan::draw(1), Bug::Panics(50));
+}
+
+/// The small canonical plan: three real nodes, one of which crashes right after it wrote to its
+/// log, and one client that writes, reads, updates and deletes.
+fn canonical_plan() -> Plan {
+    let mut plan = Plan::from_json(include_str!("canonical.json")).unwrap();
+    plan.about.clear();
+    plan
+}
+
+#[test]
+fn the_trace_of_the_canonical_plan_is_known() {
+    let (report, trace) = super::run(&canonical_plan(), true);
+    assert_eq!(report.verdict, Verdict::Ok, "{}", report.explanation);
+    // Packets, disk calls and moments change with every detail of the code; the story does not.
+    let story: Vec<String> = trace
+        .iter()
+        .map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>().join(" "))
+        .filter(|line| {
+            let kind = line.split(' ').nth(1).unwrap_or_default();
+            !["packet_", "tcp_", "disk_", "final_"].iter().any(|other| kind.starts_with(other))
+        })
+        .collect();
+    insta::assert_snapshot!(story.join("\n"));
 }

@@ -23,10 +23,12 @@ pub struct Summary {
     runs: BTreeMap<String, (u64, String)>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counter {
     times: u64,
     runs: u64,
+    /// The first run, by name, that has it; empty: none.
+    first: String,
 }
 
 impl Summary {
@@ -47,10 +49,14 @@ impl Summary {
         for (counters, counts) in
             [(&mut self.faults, &report.faults), (&mut self.events, &report.events)]
         {
-            for (kind, times) in counts {
+            for (kind, times) in counts.iter().filter(|(_, times)| **times > 0) {
                 let counter = counters.entry(kind.clone()).or_default();
                 counter.times += times;
-                counter.runs += u64::from(*times > 0);
+                counter.runs += 1;
+                let earlier = (name.len(), name) < (counter.first.len(), &counter.first);
+                if counter.first.is_empty() || earlier {
+                    name.clone_into(&mut counter.first);
+                }
             }
         }
         for (asked, outcomes) in &report.requests {
@@ -68,9 +74,12 @@ impl Summary {
 
     /// One word that stands for the digests of all runs, whatever the order in which they ended.
     pub fn digest(&self) -> String {
-        let all: Vec<String> =
-            self.runs.iter().map(|(name, (_, digest))| format!("{name} {digest}\n")).collect();
-        format!("{:016x}", fnv1a(&all.concat()))
+        format!("{:016x}", fnv1a(&self.digests().join("\n")))
+    }
+
+    /// One line a run: its name and digest.
+    pub fn digests(&self) -> Vec<String> {
+        self.runs.iter().map(|(name, (_, digest))| format!("{name} {digest}")).collect()
     }
 
     /// The page. `took` and the runs' times are the only parts that differ from sweep to sweep.
@@ -140,23 +149,19 @@ fn render_counters(page: &mut String, title: &str, counters: &BTreeMap<String, C
     if counters.is_empty() {
         return;
     }
-    put(page, &row(&format!("\n{title}"), ["times", "in runs"]));
+    put(page, &row(&format!("\n{title}"), ["times", "in runs", "such as"]));
     for (name, counter) in counters {
-        let mut line = row(
-            &format!("  {name}"),
-            [&counter.times.to_string(), &counter.runs.to_string()].map(String::as_str),
-        );
-        if counter.times == 0 {
-            line.push_str("   <- never happened");
-        }
-        put(page, &line);
+        let never = if counter.times == 0 { "   <- never happened" } else { "" };
+        let cells = [&counter.times.to_string(), &counter.runs.to_string(), &counter.first];
+        let line = row(&format!("  {name}"), cells.map(String::as_str));
+        put(page, format!("{line}{never}").trim_end());
     }
 }
 
 /// A name and right-aligned cells. A leading line break stays one.
 fn row<const N: usize>(name: &str, cells: [&str; N]) -> String {
     let width = 34 + usize::from(name.starts_with('\n'));
-    cells.iter().fold(format!("{name:<width$}"), |line, cell| format!("{line}{cell:>10}"))
+    cells.iter().fold(format!("{name:<width$}"), |line, cell| format!("{line}{cell:>12}"))
 }
 
 fn put(page: &mut String, line: &str) {

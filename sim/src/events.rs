@@ -1,0 +1,60 @@
+//! The typed events that the node is known to note, so that a sweep sees which never happened.
+//!
+//! The list is checked against the node's source: an event that is missing here fails a test.
+
+/// Every kind that the node notes, sorted.
+pub const NODE: &[&str] = &[
+    "actor_retired",
+    "dot_minted",
+    "epochs_reserved",
+    "http_connection_timed_out",
+    "log_recovered",
+    "log_stalled",
+    "read_hedged",
+    "read_repair",
+    "rpc_connected",
+    "rpc_deadline",
+    "rpc_lost",
+    "rpc_overloaded",
+    "rpc_queue_full",
+    "rpc_silent",
+    "segment_replayed",
+    "segment_rolled",
+    "torn_tail_cut",
+    "unborn_segment_dropped",
+    "write_forwarded",
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::NODE;
+
+    #[test]
+    fn every_event_of_the_node_is_listed() {
+        let mut noted = BTreeSet::new();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../node/src");
+        collect(&source, &mut noted);
+        let listed: BTreeSet<String> = NODE.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(noted, listed, "left: what node/src notes; right: sim/src/events.rs");
+        assert!(NODE.is_sorted());
+    }
+
+    fn collect(folder: &Path, noted: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, noted);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for call in text.split("event::note(").skip(1) {
+                if let Some(name) = call.trim_start().strip_prefix('"') {
+                    noted.insert(name.split('"').next().unwrap_or_default().to_owned());
+                }
+            }
+        }
+    }
+}
