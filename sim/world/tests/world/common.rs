@@ -51,6 +51,7 @@ pub(crate) fn two() -> (MachineId, MachineId) {
 /// Waits until all of them have exited by themselves.
 pub(crate) async fn exited(machines: &[MachineId]) {
     while !machines.iter().all(|id| machine::exited(*id)) {
+        assert!(now_ms() < 600_000, "still waiting after ten minutes");
         ms(10).await;
     }
 }
