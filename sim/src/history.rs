@@ -49,15 +49,16 @@ impl fmt::Display for OpId {
     }
 }
 
+// Plans count nodes and clients from one, and so does what people read.
 impl fmt::Display for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "c{}", self.0)
+        write!(f, "c{}", self.0 + 1)
     }
 }
 
 impl fmt::Display for NodeIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "n{}", self.0)
+        write!(f, "n{}", self.0 + 1)
     }
 }
 

@@ -9,16 +9,18 @@ pub(super) struct Ran {
     pub(super) trace: Vec<String>,
 }
 
-/// Runs `plan` in this thread.
+/// Runs `plan`; `verbose`: with its trace and what nodes log.
 #[cfg(madsim)]
-pub(super) fn run_case(plan: &Plan, keep_trace: bool) -> Ran {
-    let (report, trace) = crate::run::run(plan, keep_trace);
+pub(super) fn run_case(plan: &Plan, verbose: bool) -> Ran {
+    use crate::run::Keeping;
+    let keeping = if verbose { Keeping::TraceAndLogs } else { Keeping::Nothing };
+    let (report, trace) = crate::run::run(plan, keeping);
     Ran { report, trace }
 }
 
 /// Says that there is no simulated world in this build.
 #[cfg(not(madsim))]
-pub(super) fn run_case(_plan: &Plan, _keep_trace: bool) -> Ran {
+pub(super) fn run_case(_plan: &Plan, _verbose: bool) -> Ran {
     let why = super::WRONG_BUILD.to_owned();
     Ran { report: Report::broken(crate::report::Verdict::Harness, why), trace: Vec::new() }
 }

@@ -18,6 +18,7 @@ mod budget;
 mod client;
 mod cluster;
 mod heal;
+mod logs;
 mod node;
 mod recorder;
 mod system;
@@ -47,18 +48,31 @@ use weather::Weather;
 /// What every wall clock reads at the start: the first moment of 2026.
 const WALL_START_MS: u64 = 1_767_225_600_000;
 
-/// Runs `plan` and judges it. With `keep_trace` the trace comes along as text, a line an event.
-pub fn run(plan: &Plan, keep_trace: bool) -> (Report, Vec<String>) {
-    run_system(plan, keep_trace, Arc::new(Starling))
+/// What is kept of a run for people to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// Nothing.
+    Nothing,
+    /// The trace as text, a line an event.
+    Trace,
+    /// The trace and what nodes log. Only one run of a process can have it, and no other may go on
+    /// beside it.
+    TraceAndLogs,
+}
+
+/// Runs `plan` and judges it; gives what was kept as well.
+pub fn run(plan: &Plan, keeping: Keeping) -> (Report, Vec<String>) {
+    run_system(plan, keeping, Arc::new(Starling))
 }
 
 /// [`run`], of nodes that `system` makes.
-fn run_system(plan: &Plan, keep_trace: bool, system: Arc<dyn System>) -> (Report, Vec<String>) {
+fn run_system(plan: &Plan, keeping: Keeping, system: Arc<dyn System>) -> (Report, Vec<String>) {
     let config = Config {
         seed: plan.seed,
         wall_start_ms: WALL_START_MS,
-        keep_trace: if keep_trace { Keep::All } else { Keep::Nothing },
+        keep_trace: if keeping == Keeping::Nothing { Keep::Nothing } else { Keep::All },
     };
+    let logs = (keeping == Keeping::TraceAndLogs).then(logs::capture);
     let shared = Arc::new(plan.clone());
     let finished = starling_world::run(config, async move { drive(shared, system).await });
     let driven = finished.output;
@@ -73,7 +87,8 @@ fn run_system(plan: &Plan, keep_trace: bool, system: Arc<dyn System>) -> (Report
         events: events(&finished.trace),
         requests: requests(&driven.evidence),
     };
-    (report, text::lines(plan, &finished.trace))
+    let logged = logs.map(|logs| logs.take()).unwrap_or_default();
+    (report, text::lines(plan, &finished.trace, logged))
 }
 
 /// What a run leaves for judgement.

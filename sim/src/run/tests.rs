@@ -24,7 +24,7 @@ use crate::report::{Report, Verdict};
 
 use super::cluster::{HTTP_PORT, address};
 use super::system::{Gauge, Question, Site, System};
-use super::{lock, run_system};
+use super::{Keeping, lock, run_system};
 
 /// What is wrong with the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -212,7 +212,7 @@ fn status(code: u16, body: Bytes, context: Option<&CausalContext>) -> Response<F
 }
 
 fn run(plan: &Plan, bug: Bug) -> Report {
-    run_system(plan, false, Arc::new(OneMap { bug, map: Arc::default() })).0
+    run_system(plan, Keeping::Nothing, Arc::new(OneMap { bug, map: Arc::default() })).0
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn canonical_plan() -> Plan {
 
 #[test]
 fn the_trace_of_the_canonical_plan_is_known() {
-    let (report, trace) = super::run(&canonical_plan(), true);
+    let (report, trace) = super::run(&canonical_plan(), Keeping::Trace);
     assert_eq!(report.verdict, Verdict::Ok, "{}", report.explanation);
     // Packets, disk calls and moments change with every detail of the code; the story does not.
     let story: Vec<String> = trace

@@ -4,9 +4,21 @@ use starling_world::trace::{Event, Trace};
 
 use crate::plan::Plan;
 
-/// One line an event: simulated seconds, machine and process, kind, numbers.
-pub(super) fn lines(plan: &Plan, trace: &Trace) -> Vec<String> {
-    trace.events().map(|event| line(plan, event)).collect()
+use super::logs::Logged;
+
+/// One line an event (simulated seconds, machine and process, kind, numbers), with what nodes logged
+/// in between.
+pub(super) fn lines(plan: &Plan, trace: &Trace, logged: Vec<Logged>) -> Vec<String> {
+    let mut lines: Vec<(u64, String)> =
+        trace.events().map(|event| (event.at_ns, line(plan, event))).collect();
+    for entry in logged {
+        let told = [entry.process.machine.number(), entry.process.epoch];
+        let words = format!("{:<12} log  {}", machine(plan, told), entry.text.trim_end());
+        lines.push((entry.at_ns, format!("{:>13.6}  {words}", entry.at_ns as f64 / 1e9)));
+    }
+    // Stable: of one moment, events come before log lines, each in their own order.
+    lines.sort_by_key(|(at_ns, _)| *at_ns);
+    lines.into_iter().map(|(_, line)| line).collect()
 }
 
 fn line(plan: &Plan, event: &Event) -> String {
@@ -20,7 +32,7 @@ fn line(plan: &Plan, event: &Event) -> String {
     format!(
         "{:>13.6}  {:<12} {:<22} {told}",
         event.at_ns as f64 / 1e9,
-        machine(plan, event),
+        machine(plan, [event.process.machine.number(), event.process.epoch]),
         event.kind,
     )
     .trim_end()
@@ -39,8 +51,8 @@ fn fault(plan: &Plan, id: u64) -> String {
 }
 
 /// Machines are numbered in the order in which the run adds them: nodes, clients, the observer.
-fn machine(plan: &Plan, event: &Event) -> String {
-    let number = event.process.machine.number() as usize;
+fn machine(plan: &Plan, [number, epoch]: [u32; 2]) -> String {
+    let number = number as usize;
     let (nodes, clients) = (plan.nodes.len(), plan.clients.len());
     let name = match number {
         0 => return "harness".to_owned(),
@@ -48,7 +60,7 @@ fn machine(plan: &Plan, event: &Event) -> String {
         n if n <= nodes + clients => format!("c{}", n - nodes),
         _ => "observer".to_owned(),
     };
-    if event.process.epoch > 1 { format!("{name}#{}", event.process.epoch) } else { name }
+    if epoch > 1 { format!("{name}#{epoch}") } else { name }
 }
 
 fn numbers(event: &Event) -> String {

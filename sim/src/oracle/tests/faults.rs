@@ -129,5 +129,5 @@ fn gauges_stay_within_bounds() {
     assert_eq!(points(&evidence), [12]);
     let found = super::judge(&evidence).unwrap();
     assert_eq!(found.len(), 1, "once for each gauge of each node");
-    insta::assert_snapshot!(found[0].explanation, @"rpc_in_flight of n1 was over its bound in 3 samples: first 65 at 0.000000s (bound 64), at worst 90 at 0.000000s (bound 64).");
+    insta::assert_snapshot!(found[0].explanation, @"rpc_in_flight of n2 was over its bound in 3 samples: first 65 at 0.000000s (bound 64), at worst 90 at 0.000000s (bound 64).");
 }

@@ -431,9 +431,9 @@ fn a_violation_tells_its_story() {
     let text = format!("{}\n{}", found[0].explanation, found[0].story.join("\n"));
     insta::assert_snapshot!(text, @r"
     key b/k0: the acked write #2 (v9) is lost. The final read #4 of all home replicas shows v2: the write is not among that, and no request behind it had a token that could cover the write; no read ever showed it. No machine lost its power after it began.
-    #1    0.010000s +0.005000s c1 -> n0  GET, r=2/3  =>  showed v1
-    #2    0.020000s +0.005000s c0 -> n0  PUT v9, w=2/3  =>  acked 2 of 2, 2 siblings
-    #3    0.030000s +0.005000s c1 -> n2  PUT v2 with the token of #1, w=2/3  =>  acked 2 of 2, 1 sibling
-    #4    0.040000s +0.001000s c0 -> n0  GET, r=3/3  =>  showed v2
+    #1    0.010000s +0.005000s c2 -> n1  GET, r=2/3  =>  showed v1
+    #2    0.020000s +0.005000s c1 -> n1  PUT v9, w=2/3  =>  acked 2 of 2, 2 siblings
+    #3    0.030000s +0.005000s c2 -> n3  PUT v2 with the token of #1, w=2/3  =>  acked 2 of 2, 1 sibling
+    #4    0.040000s +0.001000s c1 -> n1  GET, r=3/3  =>  showed v2
     ");
 }
