@@ -52,6 +52,7 @@ pub(super) fn rules(plan: &Plan) -> Rules {
         // Connect, ask, forward, replicate, answer: a request and its new connections cross a link
         // twenty times at most, and each of its fsyncs waits for others.
         service_ns: 20 * slowest_us * 1_000 + 200_000_000,
+        in_flight_max: plan.settings.requests_in_flight_max.map_or(u64::MAX, u64::from),
     }
 }
 
