@@ -2,6 +2,7 @@
 //!
 //! Floors (imports only go down), names that only the runtime facade may use, `biased;` in every
 //! `select!`, module docs, and sizes of files and functions.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -126,7 +127,8 @@ fn only_the_facade_names_the_world() {
     let mut problems = Vec::new();
     for (path, text) in sources(&root().join("node/src")) {
         // The command line starts processes and reads the terminal: the real world only.
-        if path.starts_with("node/src/runtime/") || path.starts_with("node/src/cli/") {
+        let exempt = ["node/src/runtime/", "node/src/cli/"].iter().any(|p| path.starts_with(p));
+        if exempt || path.ends_with("tests.rs") {
             continue;
         }
         for (at, line) in code(&text) {
@@ -150,7 +152,7 @@ fn no_test_is_ignored_and_every_select_is_biased() {
                 problems.push(format!("{path}:{}: a test that does not run", at + 1));
             }
             let opens = line.contains("select! {") && !line.contains('"');
-            if opens && !lines.get(at + 1).is_some_and(|next| next.trim() == "biased;") {
+            if opens && lines.get(at + 1).is_none_or(|next| next.trim() != "biased;") {
                 problems.push(format!("{path}:{}: select! without biased;", at + 1));
             }
         }

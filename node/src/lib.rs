@@ -12,12 +12,13 @@
 //! | 0 | [`runtime`] | the facade over the real or the simulated world |
 #![forbid(unsafe_code)]
 
-//pub mod cli;
+#[cfg(not(madsim))]
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod domain;
 pub mod http;
-//pub mod logging;
+pub mod logging;
 pub mod node;
 pub mod rpc;
 pub mod runtime;

@@ -1,3 +1,17 @@
-//! The `starling` binary.
+//! The `starling` binary: see [`starling::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+#[cfg(not(madsim))]
+fn main() -> ExitCode {
+    starling::cli::main()
+}
+
+#[cfg(madsim)]
+fn main() -> ExitCode {
+    eprintln!(
+        "this starling was built for simulation and serves nobody: build it without --cfg madsim \
+         (cargo node …), or run the simulator (cargo sim …)"
+    );
+    ExitCode::FAILURE
+}

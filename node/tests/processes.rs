@@ -90,7 +90,8 @@ impl Drop for Processes {
 fn serve(config: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_starling"));
     command.arg("serve").arg("--config").arg(config);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+    let quiet = Stdio::null;
+    command.stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn().unwrap()
 }
 
 fn soon() -> time::Instant {

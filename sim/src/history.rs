@@ -316,6 +316,8 @@ pub struct Rules {
     pub failover_ns: u64,
     /// What a request takes at the most when nothing is wrong.
     pub service_ns: u64,
+    /// Client requests that a node answers at one time; it may refuse more.
+    pub in_flight_max: u64,
 }
 
 impl Default for Rules {
@@ -328,6 +330,7 @@ impl Default for Rules {
             detection_ns: 10 * SECOND,
             failover_ns: SECOND,
             service_ns: SECOND,
+            in_flight_max: u64::MAX,
         }
     }
 }

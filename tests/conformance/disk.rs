@@ -4,8 +4,6 @@
 //! What cannot be had from a kernel at will (loss of power, a failing device) is tested beside
 //! the model, in `starling-world`.
 
-#![expect(clippy::unwrap_used, reason = "a row that cannot be played has failed")]
-
 mod stage;
 
 use std::fmt::Debug;

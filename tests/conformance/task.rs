@@ -85,7 +85,8 @@ fn blocking_work_is_done_though_nobody_waits() {
     row(&["done"], async |_stage, notes| {
         let (done, finished) = oneshot::channel();
         let work = task::run_blocking(move || done.send("done").unwrap());
-        assert!(time::timeout(Duration::ZERO, work).await.is_err());
+        // It may even be done by now; that is not what matters.
+        let _early = time::timeout(Duration::ZERO, work).await;
         notes.add(finished.await.unwrap());
     });
 }

@@ -81,7 +81,12 @@ fn a_quorum_that_cannot_be_met_says_what_it_has() {
         }
         let put = cluster.send(0, Request::put(KEY, "1")).await;
         let get = cluster.send(0, Request::get(KEY)).await;
-        insta::assert_snapshot!(format!("{}\n{}", line(&put), line(&get)), @"");
+        insta::assert_snapshot!(format!("{}\n{}", line(&put), line(&get)), @r#"
+        503 application/problem+json retry-after=1
+        {"detail":"1 of 2 required replicas answered, and no more can be reached now: try again","hinted":0,"outcome":"unknown","received":1,"required":2,"status":503,"title":"Service Unavailable","type":"quorum-unmet"}
+        503 application/problem+json retry-after=1
+        {"detail":"1 of 2 required replicas answered, and no more can be reached now: try again","hinted":0,"outcome":"unknown","received":1,"required":2,"status":503,"title":"Service Unavailable","type":"quorum-unmet"}
+        "#);
         let one = cluster.send(0, Request::get(format!("{KEY}?r=one"))).await;
         assert_eq!(one.status, 200, "the write lives on where it was stored");
         cluster.stop().await;
@@ -93,7 +98,10 @@ fn over_capacity_is_refused_before_any_work() {
     story(async {
         let cluster = Cluster::start(1, |config| config.limits.requests_in_flight = 0).await;
         let answer = cluster.send(0, Request::put(KEY, "1")).await;
-        insta::assert_snapshot!(line(&answer), @"");
+        insta::assert_snapshot!(line(&answer), @r#"
+        503 application/problem+json retry-after=1
+        {"detail":"the node is over capacity and did nothing: try again after the time in Retry-After","status":503,"title":"Service Unavailable","type":"over-capacity"}
+        "#);
         assert_eq!(cluster.send(0, Request::get("/health/live")).await.status, 200);
         cluster.stop().await;
     });

@@ -2,7 +2,9 @@
 //!
 //! They wait on conditions, never on the clock. What needs faults is tested in simulation.
 #![cfg(not(madsim))]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cluster;
 mod contract;
 mod errors;
+mod server;

@@ -95,11 +95,16 @@ impl CausalContext {
         self.vector.binary_search_by_key(&actor, |p| p.0).map_or(0, |at| self.vector[at].1)
     }
 
-    /// The actor of `node` with the highest epoch in the set.
-    pub fn latest_actor_of(&self, node: NodeId) -> Option<Actor> {
+    /// The actors of `node` in the set, in no order, some more than once.
+    pub fn actors_of(&self, node: NodeId) -> impl Iterator<Item = Actor> {
         let of_vector = self.vector.iter().map(|p| p.0);
         let of_cloud = self.cloud.iter().map(|d| d.actor);
-        of_vector.chain(of_cloud).filter(|a| a.node == node).max()
+        of_vector.chain(of_cloud).filter(move |a| a.node == node)
+    }
+
+    /// The actor of `node` with the highest epoch in the set.
+    pub fn latest_actor_of(&self, node: NodeId) -> Option<Actor> {
+        self.actors_of(node).max()
     }
 
     /// The highest counter of `actor` in the set, gaps or not; 0 for none.
@@ -117,6 +122,12 @@ impl CausalContext {
     pub fn covers(&self, other: &CausalContext) -> bool {
         other.vector.iter().all(|&(actor, counter)| self.counter(actor) >= counter)
             && other.cloud.iter().all(|&dot| self.contains(dot))
+    }
+
+    /// True when every dot of `actor` in `other` is in this set.
+    pub fn covers_actor(&self, other: &CausalContext, actor: Actor) -> bool {
+        let mut dots = other.cloud.iter().filter(|dot| dot.actor == actor);
+        self.counter(actor) >= other.counter(actor) && dots.all(|&dot| self.contains(dot))
     }
 
     /// Adds one dot.
@@ -156,7 +167,8 @@ impl CausalContext {
         cloud.retain(|&dot| {
             let at = self.vector.binary_search_by_key(&dot.actor, |p| p.0);
             let reached = at.map_or(0, |at| self.vector[at].1);
-            if dot.counter > reached + 1 {
+            // Not `reached + 1`: a vector from outside may reach the last counter there is.
+            if dot.counter - 1 > reached {
                 return true;
             }
             match at {

@@ -1,50 +1,131 @@
-//! stub
-use super::causality::*;
+//! Who mints the dot of a write: DESIGN's rule that no dot is ever used twice, as a machine.
+//!
+//! An actor is (node id, epoch). Epochs come from a durable counter that is reserved in blocks, so
+//! a process never sees an epoch that an earlier process of its folder may have used. Within a key, an
+//! actor counts 1, 2, 3, …; two keys may share an actor, since dots belong to their key.
+//!
+//! A write goes on with the actor that the key's local state knows as this node's latest, unless
+//!
+//! - there is no state: the key was forgotten, or was never here. What was forgotten may have
+//!   had dots (`riak_kv` issue 679);
+//! - the actor is of an earlier process, or from before [`Minter::retire`]: the state may lack writes
+//!   that were sent to others and then lost here with what was not synced;
+//! - the writer's context knows a dot of the actor that the state doesn't: somebody has seen a
+//!   write that is lost here, or the context is forged;
+//! - its counter is used up.
+//!
+//! Then the write takes a fresh actor: the next epoch that was not handed out yet.
+//!
+//! Contexts come from clients and may be forged. An epoch that was not handed out yet is never
+//! gone on with, though state or context name it, and never handed out for a key that names it.
+//!
+//! Invariants: `first_epoch <= next_epoch`, every epoch handed out is reserved, and nothing ever goes
+//! back. The caller holds the key's lock from before it reads the state until the state holds the
+//! write, and calls [`Minter::retire`] whenever state was lost or given up within this process: a
+//! write that did not reach the log, a key or partition that was dropped.
+
+use std::collections::BTreeSet;
+
+use super::causality::{Actor, CausalContext, Dot, NodeId};
 use super::object::Object;
-/// s
-#[derive(Debug)]
-pub struct EpochsExhausted;
-/// s
-#[derive(Debug)]
+
+/// Mints dots for one process of one node.
+#[derive(Clone, Debug)]
 pub struct Minter {
     node: NodeId,
-    first: u64,
-    next: u64,
-    through: u64,
+    /// Actors of earlier epochs are not gone on with.
+    first_epoch: u64,
+    /// The next epoch to hand out.
+    next_epoch: u64,
+    /// The last epoch that is durably reserved for this process.
+    reserved_through: u64,
 }
+
+/// No reserved epoch is left ([`Minter::left`] is 0 now). Nothing was minted: reserve more epochs,
+/// [`Minter::extend`], try again. A context that names many epochs can take more than one round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no reserved epoch is left to mint with: reserve more and try again")]
+pub struct EpochsExhausted;
+
 impl Minter {
-    /// s
-    pub fn new(node: NodeId, first: u64, through: u64) -> Self {
-        Self { node, first, next: first, through }
+    /// A minter of `node` whose epochs are `first_epoch` to `reserved_through`, both included. No
+    /// process of this folder has used any of them, and all are durably reserved.
+    pub fn new(node: NodeId, first_epoch: u64, reserved_through: u64) -> Self {
+        Self { node, first_epoch, next_epoch: first_epoch, reserved_through }
     }
-    /// s
+
+    /// The node that mints.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The dot of a write on top of `state` (all that this replica holds of the key) by a writer
+    /// who has seen `seen`. Neither of them knows the dot.
+    ///
+    /// # Errors
+    /// [`EpochsExhausted`] when the write takes a fresh actor and no reserved epoch is left.
     pub fn mint(
         &mut self,
         state: Option<&Object>,
-        _seen: &CausalContext,
+        seen: &CausalContext,
     ) -> Result<Dot, EpochsExhausted> {
-        if let Some(a) = state.and_then(|s| s.context().latest_actor_of(self.node))
-            && a.epoch >= self.first
-        {
-            let c = state.map_or(0, |s| s.context().highest(a));
-            return Ok(Dot { actor: a, counter: c + 1 });
+        let none = CausalContext::new();
+        let known = state.map_or(&none, Object::context);
+        let dot = match self.next_of_own_actor(known, seen) {
+            Some(dot) => dot,
+            None => Dot { actor: self.fresh_actor(known, seen)?, counter: 1 },
+        };
+        assert!(!known.contains(dot), "{dot:?} is known to the state: {known:?}");
+        assert!(!seen.contains(dot), "{dot:?} is known to the writer: {seen:?}");
+        Ok(dot)
+    }
+
+    /// Goes on with no actor that was handed out so far: call it when local state was lost or given
+    /// up, such as after a failure of the log.
+    pub fn retire(&mut self) {
+        self.first_epoch = self.next_epoch;
+    }
+
+    /// Says that epochs through `reserved_through` are durably reserved now.
+    pub fn extend(&mut self, reserved_through: u64) {
+        self.reserved_through = self.reserved_through.max(reserved_through);
+    }
+
+    /// Reserved epochs that were not handed out yet.
+    pub fn left(&self) -> u64 {
+        // The very last epoch there is is never used: none would be next.
+        self.reserved_through.saturating_add(1).saturating_sub(self.next_epoch)
+    }
+
+    /// The next dot of the latest actor of this process that `known` knows, if it can be gone on with.
+    fn next_of_own_actor(&self, known: &CausalContext, seen: &CausalContext) -> Option<Dot> {
+        let handed_out = self.first_epoch..self.next_epoch;
+        let own = known.actors_of(self.node).filter(|actor| handed_out.contains(&actor.epoch));
+        let actor = own.max().filter(|&actor| known.covers_actor(seen, actor))?;
+        Some(Dot { actor, counter: known.highest(actor).checked_add(1)? })
+    }
+
+    /// Hands out the next epoch that neither context names: they name finitely many.
+    fn fresh_actor(
+        &mut self,
+        known: &CausalContext,
+        seen: &CausalContext,
+    ) -> Result<Actor, EpochsExhausted> {
+        let named = known.actors_of(self.node).chain(seen.actors_of(self.node));
+        let named: BTreeSet<u64> = named.map(|actor| actor.epoch).collect();
+        // What is passed over stays unused even if none is left then: a caller who reserves more
+        // when few are left must see that none are.
+        while named.contains(&self.next_epoch) && self.left() > 0 {
+            self.next_epoch += 1;
         }
-        if self.next > self.through {
+        if self.left() == 0 {
             return Err(EpochsExhausted);
         }
-        self.next += 1;
-        Ok(Dot { actor: Actor { node: self.node, epoch: self.next - 1 }, counter: 1 })
-    }
-    /// s
-    pub fn retire(&mut self) {
-        self.first = self.next;
-    }
-    /// s
-    pub fn extend(&mut self, t: u64) {
-        self.through = t;
-    }
-    /// s
-    pub fn left(&self) -> u64 {
-        self.through - self.next + 1
+        let epoch = self.next_epoch;
+        self.next_epoch += 1;
+        Ok(Actor { node: self.node, epoch })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,3 +29,6 @@ pub mod mint;
 pub mod object;
 pub mod quorum;
 pub mod ring;
+
+#[cfg(test)]
+mod tests;

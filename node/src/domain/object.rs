@@ -62,6 +62,10 @@ pub struct Object {
 
 /// The first byte of an encoded object: the format's version.
 const FORMAT: u8 = 1;
+/// Set in a sibling's byte of kind when a value follows; clear for a tombstone.
+const HAS_VALUE: u8 = 1;
+/// Set in a sibling's byte of kind when an expiry follows.
+const EXPIRES: u8 = 2;
 
 impl Object {
     /// An object that has seen no write.
@@ -154,11 +158,15 @@ impl Object {
 
     /// Bytes that the encoding takes, at most (for buffers and budgets).
     pub fn size_bytes(&self) -> usize {
+        // A varint takes up to 10 bytes, a dot a node id and two of them.
+        const DOT: usize = 28;
+        const HEAD: usize = 1 + 3 * 10;
+        const SIBLING: usize = DOT + 1 + 3 * 10;
         let content = |s: &Sibling| match &s.content {
-            Content::Value(bytes) => bytes.len() + 48,
-            Content::Tombstone => 48,
+            Content::Value(bytes) => SIBLING + bytes.len(),
+            Content::Tombstone => SIBLING,
         };
-        16 + 28 * self.context.len() + self.siblings.iter().map(content).sum::<usize>()
+        HEAD + DOT * self.context.len() + self.siblings.iter().map(content).sum::<usize>()
     }
 
     /// Appends the object's one encoding.
@@ -169,14 +177,16 @@ impl Object {
         for sibling in &self.siblings {
             encode_dot(sibling.dot, out);
             out.put_varint(sibling.written_at_ms);
-            // 0 says never; otherwise one more than the moment.
-            out.put_varint(sibling.expires_at_ms.map_or(0, |at| at.saturating_add(1)));
-            match &sibling.content {
-                Content::Value(bytes) => {
-                    out.put_u8(1);
-                    out.put_block(bytes);
-                }
-                Content::Tombstone => out.put_u8(0),
+            let (value, kind) = match &sibling.content {
+                Content::Value(bytes) => (Some(bytes), HAS_VALUE),
+                Content::Tombstone => (None, 0),
+            };
+            out.put_u8(kind | if sibling.expires_at_ms.is_some() { EXPIRES } else { 0 });
+            if let Some(at) = sibling.expires_at_ms {
+                out.put_varint(at);
+            }
+            if let Some(bytes) = value {
+                out.put_block(bytes);
             }
         }
     }
@@ -203,7 +213,7 @@ impl Object {
             return Err(DecodeError::Invalid("object format"));
         }
         let context = CausalContext::decode(from)?;
-        let count = from.count(13, "siblings")?;
+        let count = from.count(12, "siblings")?;
         let mut siblings: Vec<Sibling> = Vec::with_capacity(count);
         for _ in 0..count {
             let sibling = decode_sibling(from)?;
@@ -220,11 +230,15 @@ impl Object {
 fn decode_sibling(from: &mut Decoder<'_>) -> Result<Sibling, DecodeError> {
     let dot = decode_dot(from)?;
     let written_at_ms = from.varint("write time")?;
-    let expires_at_ms = from.varint("expiry")?.checked_sub(1);
-    let content = match from.u8("content")? {
-        0 => Content::Tombstone,
-        1 => Content::Value(from.owned_block("value")?),
-        _ => return Err(DecodeError::Invalid("content")),
+    let kind = from.u8("content")?;
+    if kind & !(HAS_VALUE | EXPIRES) != 0 {
+        return Err(DecodeError::Invalid("content"));
+    }
+    let expires_at_ms = if kind & EXPIRES != 0 { Some(from.varint("expiry")?) } else { None };
+    let content = if kind & HAS_VALUE != 0 {
+        Content::Value(from.owned_block("value")?)
+    } else {
+        Content::Tombstone
     };
     Ok(Sibling { dot, content, written_at_ms, expires_at_ms })
 }

@@ -254,7 +254,8 @@ mod tests {
     #[test]
     fn the_answer_is_the_merge_and_names_who_lacks_part_of_it() {
         let (a, b) = (object(&[(1, 1)]), object(&[(2, 1)]));
-        let cases: [(&str, Vec<Option<Arc<Object>>>, Vec<u16>); 5] = [
+        type Replies = Vec<Option<Arc<Object>>>;
+        let cases: [(&str, Replies, Vec<u16>); 5] = [
             ("equal", vec![Some(a.clone()), Some(a.clone())], vec![]),
             ("one knows nothing", vec![Some(a.clone()), None], vec![1]),
             ("the first knows nothing", vec![None, Some(a.clone())], vec![0]),

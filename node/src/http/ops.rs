@@ -15,15 +15,20 @@ pub async fn live() -> &'static str {
     "live\n"
 }
 
-/// 200 when the node serves, else 503 with the reason.
+/// 200 when the node serves, else 503 with the reason: it starts, it stops, or its log takes no
+/// writes.
 ///
 /// # Errors
-/// 503 while starting or draining.
+/// 503 with the reason.
 pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
-    if app.is_ready() {
-        Ok("ready\n")
-    } else {
-        Err(Problem::not_ready("it is starting or stopping"))
+    if !app.is_ready() {
+        return Err(Problem::not_ready("it is starting or stopping"));
+    }
+    match app.replica.engine().stats().stalled {
+        None => Ok("ready\n"),
+        Some(reason) => {
+            Err(Problem::not_ready(&format!("its log takes no writes and is retried: {reason}")))
+        }
     }
 }
 

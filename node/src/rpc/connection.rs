@@ -97,6 +97,7 @@ async fn welcome(
     let why = match time::timeout(limit, shaken).await {
         Ok(Ok(peer)) => {
             count(&server.counters.accepted);
+            server.local.note_arrival(&peer.name);
             tracing::debug!(peer = %peer.name, node = %peer.sighting.node, %addr, "peer has called");
             return Some(peer);
         }

@@ -280,13 +280,13 @@ mod tests {
         let lines = kinds.map(|kind| format!("{} {kind:?}", hex(&frame(kind, b"abc"))));
         // crc32, magic 5a, version 01, kind, zero, length 3, "abc"
         insta::assert_snapshot!(lines.join("\n"), @r#"
-    d1 ff 7c 0f 5a 01 01 00 00 00 00 03 61 62 63 Hello
-    e8 72 40 ca 5a 01 02 00 00 00 00 03 61 62 63 Welcome
-    ff 09 54 89 5a 01 03 00 00 00 00 03 61 62 63 Refused
-    9b 68 39 40 5a 01 04 00 00 00 00 03 61 62 63 Request
-    8c 13 2d 03 5a 01 05 00 00 00 00 03 61 62 63 Reply
-    b5 9e 11 c6 5a 01 06 00 00 00 00 03 61 62 63 Goodbye
-    "#);
+        d1 ff 7c 0f 5a 01 01 00 00 00 00 03 61 62 63 Hello
+        e8 72 40 ca 5a 01 02 00 00 00 00 03 61 62 63 Welcome
+        ff 09 54 89 5a 01 03 00 00 00 00 03 61 62 63 Refused
+        9b 68 39 40 5a 01 04 00 00 00 00 03 61 62 63 Request
+        8c 13 2d 03 5a 01 05 00 00 00 00 03 61 62 63 Reply
+        b5 9e 11 c6 5a 01 06 00 00 00 00 03 61 62 63 Goodbye
+        "#);
         let empty = hex(&frame(Kind::Goodbye, b""));
         insta::assert_snapshot!(empty, @"d1 ea d8 ce 5a 01 06 00 00 00 00 00");
     }

@@ -350,7 +350,7 @@ mod tests {
         hello.encode(&mut out);
         assert_eq!(Introduction::decode(&out), Ok(hello));
         // "c", "n1", "n2", then twice: node id, generation, nonce; 01 says that something was seen.
-        insta::assert_snapshot!(hex(&out), @r#"01 63 02 6e 31 02 6e 32 00 00 00 00 00 00 00 aa ac 02 00 00 00 00 00 00 00 bb 01 00 00 00 00 00 00 00 cc 02 00 00 00 00 00 00 00 dd"#);
+        insta::assert_snapshot!(hex(&out), @"01 63 02 6e 31 02 6e 32 00 00 00 00 00 00 00 aa ac 02 00 00 00 00 00 00 00 bb 01 00 00 00 00 00 00 00 cc 02 00 00 00 00 00 00 00 dd");
     }
 
     #[test]
@@ -373,14 +373,14 @@ mod tests {
             assert_eq!(HandshakeRefusal::decode(&out), Ok(refusal));
         }
         insta::assert_snapshot!(lines.join("\n"), @r#"
-    00 01 62    it belongs to cluster "b": check the addresses and cluster names
-    01 01       it speaks protocol version 1: run one version on all nodes
-    02 02 6e 33 it is member "n3": check the members' addresses
-    03          it knows no member of this name: add it to its configuration
-    04          it has no connections left
-    05          it is stopping
-    06          it could not read the hello
-    "#);
+        00 01 62    it belongs to cluster "b": check the addresses and cluster names
+        01 01       it speaks protocol version 1: run one version on all nodes
+        02 02 6e 33 it is member "n3": check the members' addresses
+        03          it knows no member of this name: add it to its configuration
+        04          it has no connections left
+        05          it is stopping
+        06          it could not read the hello
+        "#);
     }
 
     #[test]

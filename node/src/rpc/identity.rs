@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex};
 
 use rand::RngCore;
 
+use super::changes::Changes;
+use super::handshake::NAME_BYTES_MAX;
 use super::lock;
 use crate::domain::causality::NodeId;
 use crate::runtime::rng;
@@ -40,11 +42,13 @@ pub struct LocalInfo {
     name: Arc<str>,
     sighting: Sighting,
     met: Arc<Mutex<Met>>,
+    /// Rung when somebody has called us.
+    arrivals: Arc<Changes>,
 }
 
 impl fmt::Debug for LocalInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cluster, name, sighting, met: _ } = self;
+        let Self { cluster, name, sighting, met: _, arrivals: _ } = self;
         write!(f, "{name} of {cluster}: {sighting:?}")
     }
 }
@@ -52,10 +56,16 @@ impl fmt::Debug for LocalInfo {
 impl LocalInfo {
     /// The process of member `name` of `cluster` whose folder holds `node` and `generation`. Draws
     /// the process's nonce.
+    ///
+    /// # Panics
+    /// When a name is longer than [`NAME_BYTES_MAX`], which no peer would accept.
     pub fn new(cluster: &str, name: &str, node: NodeId, generation: u64) -> Self {
+        assert!(cluster.len() <= NAME_BYTES_MAX, "cluster name is too long: {cluster}");
+        assert!(name.len() <= NAME_BYTES_MAX, "member name is too long: {name}");
         let process = rng::fork("rpc process nonce").next_u64();
         let sighting = Sighting { node, generation, process };
-        Self { cluster: cluster.into(), name: name.into(), sighting, met: Arc::default() }
+        let (met, arrivals) = Default::default();
+        Self { cluster: cluster.into(), name: name.into(), sighting, met, arrivals }
     }
 
     /// The cluster's name: nodes of another are strangers.
@@ -82,7 +92,7 @@ impl LocalInfo {
 
     /// The process that was last seen under a member's `name`; `None`: nobody since this start.
     pub fn last_seen(&self, name: &str) -> Option<Sighting> {
-        lock(&self.met).by_name.get(name).copied()
+        lock(&self.met).by_name.get(name).map(|member| member.last)
     }
 
     /// The newest generation seen of `node`, and the first process that showed it.
@@ -93,7 +103,8 @@ impl LocalInfo {
     /// Remembers that member `name` was seen.
     pub(super) fn meet(&self, name: &str, seen: Sighting) {
         let mut met = lock(&self.met);
-        met.by_name.insert(name.to_owned(), seen);
+        met.by_name.entry(name.to_owned()).or_insert(Member { last: seen, arrivals: 0 }).last =
+            seen;
         let newest = met.by_node.entry(seen.node).or_insert(seen);
         // Of two processes with one generation the first is kept: the other is told of it.
         if newest.generation < seen.generation {
@@ -106,12 +117,39 @@ impl LocalInfo {
             met.by_node.pop_first();
         }
     }
+
+    /// Member `name` has called us: it is there, whatever our own attempts to call it say.
+    pub(super) fn note_arrival(&self, name: &str) {
+        if let Some(member) = lock(&self.met).by_name.get_mut(name) {
+            member.arrivals += 1;
+        }
+        self.arrivals.bump();
+    }
+
+    /// How often member `name` has called us.
+    pub(super) fn arrivals(&self, name: &str) -> u64 {
+        lock(&self.met).by_name.get(name).map_or(0, |member| member.arrivals)
+    }
+
+    /// Waits until member `name` has called us more or less often than `seen`.
+    pub(super) async fn arrival(&self, name: &str, seen: u64) {
+        let mut version = self.arrivals.version();
+        while self.arrivals(name) == seen {
+            version = self.arrivals.after(version).await;
+        }
+    }
 }
 
 #[derive(Default)]
 struct Met {
-    by_name: BTreeMap<String, Sighting>,
+    by_name: BTreeMap<String, Member>,
     by_node: BTreeMap<NodeId, Sighting>,
+}
+
+struct Member {
+    last: Sighting,
+    /// How often it has called us.
+    arrivals: u64,
 }
 
 /// The other side of a handshake that succeeded.

@@ -1,11 +1,15 @@
 //! The task that keeps one peer connected: connect, shake hands, run, and again after a while.
 //!
+//! The wait between attempts doubles, and ends early when the peer calls us: then it is there. So after
+//! a restart both directions are up as soon as one is.
+//!
 //! A running connection is three things at once in one task: it reads replies, writes what callers
 //! have queued, and keeps time. Whichever ends first ends the connection, and with it every call.
 //!
 //! Signs of life: every second the peer gets a ping, so a peer that lives is heard every second. One
 //! that isn't is first *silent* (not usable), then dead. Both limits count from the last byte heard, but
-//! a ping must have had its time too: when this process itself was held up, old silence means nothing.
+//! a ping must have had its time too, and begins it anew when the timekeeper itself comes late: when this
+//! process was held up, old silence means nothing.
 
 use std::io;
 use std::sync::Arc;
@@ -87,6 +91,7 @@ async fn keep_connected(shared: &Shared) {
     let mut dice = rng::fork(&format!("rpc backoff of {}", shared.name));
     let mut backoff = backoff_min;
     loop {
+        let arrivals = shared.local.arrivals(&shared.name);
         shared.enter(&mut lock(&shared.channel), PeerState::Connecting, time::now());
         let error = match connect(shared).await {
             Err(error) => error,
@@ -106,8 +111,13 @@ async fn keep_connected(shared: &Shared) {
             backoff = backoff_max;
         }
         let whole = u64::try_from(backoff.as_nanos()).unwrap_or(u64::MAX);
-        time::sleep(Duration::from_nanos(dice.random_range(whole / 2..=whole))).await;
-        backoff = (backoff * 2).min(backoff_max);
+        let wait = Duration::from_nanos(dice.random_range(whole / 2..=whole));
+        let arrival = shared.local.arrival(&shared.name, arrivals);
+        backoff = match time::timeout(wait, arrival).await {
+            // The peer has called us meanwhile, so it is back: no reason to wait any longer.
+            Ok(()) => backoff_min,
+            Err(_) => (backoff * 2).min(backoff_max),
+        };
     }
 }
 
@@ -296,6 +306,9 @@ impl Shared {
     ) -> Result<Instant, LinkError> {
         let Options { ping_interval, silent_after, dead_after, .. } = *self.options;
         let Some(line) = &mut channel.line else { return Err(LinkError::Closed) };
+        if now.since(channel.armed) > ping_interval / 2 {
+            line.ping_sent = line.ping_sent.map(|_| now);
+        }
         let Some(sent) = line.ping_sent else {
             if now < line.next_ping {
                 return Ok(line.next_ping);
@@ -321,5 +334,44 @@ impl Shared {
             self.enter(channel, PeerState::Silent, now);
         }
         Ok(next)
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(madsim))]
+mod tests {
+    use super::*;
+    use crate::domain::causality::NodeId;
+    use crate::rpc::changes::Changes;
+    use crate::rpc::identity::{LocalInfo, Sighting};
+    use crate::runtime::task;
+
+    #[test]
+    fn silence_is_judged_by_pings_that_had_their_time() {
+        let second = |s: f64| Instant::from_nanos((s * 1e9) as u64);
+        // No time passes here, but waking someone needs a runtime.
+        let judged = task::block_on(1, async {
+            let local = LocalInfo::new("c", "n1", NodeId(1), 1);
+            let (options, changes) = (Arc::new(Options::default()), Arc::new(Changes::default()));
+            let shared = Shared::new("n2", "127.0.0.1:1", local, options, changes);
+            let sighting = Sighting { node: NodeId(2), generation: 1, process: 1 };
+            let addr = "127.0.0.1:1".parse().unwrap();
+            shared.up(PeerInfo { name: "n2".into(), sighting, addr, saw_us: None }, second(10.0));
+            let mut lines = Vec::new();
+            // The process is held up from 10 s to 14 s, with a ping under way.
+            for now in [10.0, 14.0, 14.5, 16.0] {
+                let next = shared.tick(second(now));
+                let state = lock(&shared.channel).state;
+                let next = next.map(|next| next.as_nanos() as f64 / 1e9);
+                lines.push(format!("{now} s: {state:?}, {next:?}"));
+            }
+            lines.join("\n")
+        });
+        insta::assert_snapshot!(judged.unwrap(), @r#"
+        10 s: Usable, Ok(10.5)
+        14 s: Usable, Ok(14.5)
+        14.5 s: Silent, Ok(16.0)
+        16 s: Silent, Err(Silent(6s))
+        "#);
     }
 }

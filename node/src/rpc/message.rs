@@ -24,6 +24,13 @@ use crate::domain::key::Key;
 use crate::domain::object::{Content, Object};
 use crate::runtime::time::Instant;
 
+/// Set in a write's flags when a value follows; clear for a tombstone.
+const HAS_VALUE: u8 = 1;
+/// Set in a write's flags when an expiry follows.
+const EXPIRES: u8 = 2;
+/// Set in a write's flags when a fallback's ack counts.
+const SLOPPY: u8 = 4;
+
 /// What goes with every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestHead {
@@ -274,16 +281,20 @@ impl WriteRequest {
     fn encode(&self, out: &mut Vec<u8>) {
         self.key.encode(out);
         self.seen.encode(out);
-        out.put_u8(self.w);
-        out.put_u8(u8::from(self.sloppy));
-        // 0 says never; otherwise one more than the moment.
-        out.put_varint(self.expires_at_ms.map_or(0, |at| at.saturating_add(1)));
-        match &self.content {
-            Content::Tombstone => out.put_u8(0),
-            Content::Value(bytes) => {
-                out.put_u8(1);
-                out.put_block(bytes);
-            }
+        let value = match &self.content {
+            Content::Value(bytes) => Some(bytes),
+            Content::Tombstone => None,
+        };
+        let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
+        let flags = flag(self.sloppy, SLOPPY)
+            | flag(value.is_some(), HAS_VALUE)
+            | flag(self.expires_at_ms.is_some(), EXPIRES);
+        out.put_slice(&[self.w, flags]);
+        if let Some(at) = self.expires_at_ms {
+            out.put_varint(at);
+        }
+        if let Some(bytes) = value {
+            out.put_block(bytes);
         }
     }
 
@@ -291,16 +302,16 @@ impl WriteRequest {
         let key = Key::decode(from)?;
         let seen = CausalContext::decode(from)?;
         let w = from.u8("w")?;
-        let sloppy = match from.u8("sloppy")? {
-            0 => false,
-            1 => true,
-            _ => return Err(DecodeError::Invalid("sloppy")),
-        };
-        let expires_at_ms = from.varint("expiry")?.checked_sub(1);
-        let content = match from.u8("content")? {
-            0 => Content::Tombstone,
-            1 => Content::Value(from.owned_block("value")?),
-            _ => return Err(DecodeError::Invalid("content")),
+        let flags = from.u8("flags of a write")?;
+        if flags & !(SLOPPY | HAS_VALUE | EXPIRES) != 0 {
+            return Err(DecodeError::Invalid("flags of a write"));
+        }
+        let sloppy = flags & SLOPPY != 0;
+        let expires_at_ms = if flags & EXPIRES != 0 { Some(from.varint("expiry")?) } else { None };
+        let content = if flags & HAS_VALUE != 0 {
+            Content::Value(from.owned_block("value")?)
+        } else {
+            Content::Tombstone
         };
         Ok(WriteRequest { key, seen, content, expires_at_ms, w, sloppy })
     }
@@ -412,5 +423,4 @@ fn varint_u32(from: &mut Decoder<'_>, what: &'static str) -> Result<u32, DecodeE
 }
 
 #[cfg(test)]
-#[path = "message_tests.rs"]
 mod tests;

@@ -37,6 +37,7 @@ pub mod handshake;
 pub mod identity;
 pub mod message;
 
+mod changes;
 mod connection;
 mod link;
 mod options;

@@ -60,7 +60,7 @@ impl Default for Options {
             in_flight_max: 4096,
             queue_bytes_max: 8 << 20,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
-            connections_max: 1024,
+            connections_max: 512,
             idle_timeout: Duration::from_secs(10),
             reply_bytes_max: 8 << 20,
             waiting_per_connection_max: 2048,

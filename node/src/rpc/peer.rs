@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::changes::Changes;
 use super::identity::{LocalInfo, PeerInfo};
 use super::link::{Line, LinkError};
 use super::lock;
 use super::message::{self, Reply, Request, RequestHead};
 use super::options::Options;
 use super::outbox::Outbox;
-use super::peers::Changes;
 use super::pending::{Outcome, Pending};
 use crate::runtime::event;
 use crate::runtime::time::{self, Instant};
@@ -100,7 +100,7 @@ pub struct PeerStatus {
     pub addr: Arc<str>,
     /// What the connection is at.
     pub state: PeerState,
-    /// Since when.
+    /// Since when; `Down` and `Connecting` count as one.
     pub since: Instant,
     /// Why the last connection or attempt failed; `None`: none has.
     pub last_error: Option<Arc<str>>,
@@ -323,8 +323,11 @@ impl Shared {
 
     /// Moves to `state`, and tells whoever waits for a change of usability.
     pub(super) fn enter(&self, channel: &mut Channel, state: PeerState, now: Instant) {
+        let gone = |state| matches!(state, PeerState::Connecting | PeerState::Down);
+        if !(gone(channel.state) && gone(state)) {
+            channel.since = now;
+        }
         channel.state = state;
-        channel.since = now;
         let usable = state == PeerState::Usable;
         if self.usable.swap(usable, Ordering::AcqRel) != usable {
             self.changes.bump();
@@ -357,7 +360,7 @@ impl Shared {
         if was_up {
             event::note("rpc_lost", 0, lost as u64);
         }
-        if news {
+        if news && state == PeerState::Down {
             tracing::warn!(peer = %self.name, addr = %self.addr, lost, "{reason}");
         } else {
             tracing::debug!(peer = %self.name, addr = %self.addr, "{reason}");

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::Notify;
-
+use super::changes::Changes;
 use super::identity::LocalInfo;
 use super::link;
 use super::options::Options;
@@ -83,37 +81,5 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// Counts changes of usability and wakes whoever waits for the next.
-#[derive(Debug, Default)]
-pub(super) struct Changes {
-    version: AtomicU64,
-    bell: Notify,
-}
-
-impl Changes {
-    pub(super) fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
-    }
-
-    pub(super) fn bump(&self) {
-        self.version.fetch_add(1, Ordering::AcqRel);
-        self.bell.notify_waiters();
-    }
-
-    pub(super) async fn after(&self, seen: u64) -> u64 {
-        loop {
-            let rung = self.bell.notified();
-            tokio::pin!(rung);
-            // Listening before looking: no change falls between.
-            rung.as_mut().enable();
-            let version = self.version();
-            if version != seen {
-                return version;
-            }
-            rung.await;
-        }
     }
 }

@@ -254,8 +254,6 @@ impl Coordinator {
         }
     }
 
-    /// Asks one replica, again and again while it can't be reached and patience lasts. Only for
-    /// requests that may be carried out twice.
     async fn ask(
         &self,
         node: NodeIndex,
@@ -265,20 +263,7 @@ impl Coordinator {
         let Some(peer) = self.peer(node) else {
             return (node, Err(NotSent::NotConnected.into()));
         };
-        let give_up = (time::now() + self.patience.unreachable).min(head.deadline);
-        loop {
-            let result = peer.call(head, request).await;
-            let again = match &result {
-                Ok(Reply::Refused(refusal)) => is_passing(refusal),
-                Ok(_) | Err(CallError::Deadline) => false,
-                Err(CallError::NotSent(_) | CallError::Lost(_)) => true,
-            };
-            if !again || time::now() + self.patience.retry >= give_up {
-                return (node, result);
-            }
-            time::sleep(self.patience.retry).await;
-            peer.wait_usable(give_up).await;
-        }
+        (node, ask(peer, self.patience, head, request).await)
     }
 
     /// Sends the merge to those who lack part of it, in the background.
@@ -305,11 +290,20 @@ impl Coordinator {
                     });
                 }
                 Some(peer) => {
+                    let patience = self.patience;
                     task::spawn(async move {
                         let _permit = permit;
                         let request = Request::Replicate { key, object };
-                        if let Err(error) = peer.call(head, &request).await {
-                            tracing::debug!(request_id, node = node.0, %error, "read repair failed");
+                        match ask(&peer, patience, head, &request).await {
+                            Ok(Reply::Stored) => {}
+                            other => {
+                                tracing::debug!(
+                                    request_id,
+                                    node = node.0,
+                                    ?other,
+                                    "read repair failed"
+                                );
+                            }
                         }
                     });
                 }
@@ -475,6 +469,30 @@ impl Coordinator {
                 RequestError::QuorumUnmet { required, received: 0, hinted: 0 }
             }
         }
+    }
+}
+
+/// Asks one replica, again and again while it can't be reached and patience lasts. Only for requests
+/// that may be carried out twice.
+async fn ask(
+    peer: &Peer,
+    patience: Patience,
+    head: RequestHead,
+    request: &Request,
+) -> Result<Reply, CallError> {
+    let give_up = (time::now() + patience.unreachable).min(head.deadline);
+    loop {
+        let result = peer.call(head, request).await;
+        let again = match &result {
+            Ok(Reply::Refused(refusal)) => is_passing(refusal),
+            Ok(_) | Err(CallError::Deadline) => false,
+            Err(CallError::NotSent(_) | CallError::Lost(_)) => true,
+        };
+        if !again || time::now() + patience.retry >= give_up {
+            return result;
+        }
+        time::sleep(patience.retry).await;
+        peer.wait_usable(give_up).await;
     }
 }
 

@@ -35,6 +35,10 @@ impl PeerService {
 }
 
 impl Handler for PeerService {
+    fn is_member(&self, name: &str) -> bool {
+        self.coordinator.ring().index_of(name).is_some()
+    }
+
     fn handle(&self, head: RequestHead, from: &PeerInfo, request: Request) -> Handled {
         tracing::debug!(request_id = head.request_id, from = %from.name, kind = kind(&request), "peer request");
         match request {

@@ -411,10 +411,11 @@ impl State {
         let deadline = match options.sync {
             _ if self.closing => None,
             SyncPolicy::Interval { every } => Some(self.opened_at + every),
-            SyncPolicy::Always if last < COMPANY_MIN || self.open.records >= last => None,
-            SyncPolicy::Always if options.gather.is_zero() => None,
+            SyncPolicy::Always if last < COMPANY_MIN || options.gather.is_zero() => None,
+            // Not all of them: the slowest would hold up the others.
+            SyncPolicy::Always if self.open.records >= last - last / 4 => None,
             SyncPolicy::Always => {
-                self.target = last;
+                self.target = last - last / 4;
                 Some(*gather_until.get_or_insert_with(|| time::now() + options.gather))
             }
         };

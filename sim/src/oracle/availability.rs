@@ -14,6 +14,8 @@
 //!    or if one of the well ones had too few others that it could reach.
 //! 4. The deadline was shorter than what an undisturbed request may take, plus one failover for each home
 //!    replica that was not well.
+//! 5. The asked node refused it at once, being full: as many other requests as it answers at one time were
+//!    with it, or could still be (their clients may have given up, but their deadlines had not passed).
 //!
 //! Sound as long as the four durations of [`crate::history::Rules`] are honest, as each rule asks for
 //! nodes that were undisturbed the whole time. Wrong clocks excuse nothing. Fallbacks are never counted: what
@@ -28,7 +30,7 @@ pub(super) fn check(evidence: &Evidence, story: &Story<'_>, found: &mut Vec<Viol
     for op in evidence.history.ops.iter().filter(|op| failed(op)) {
         let Some(key) = evidence.history.keys.get(op.key.0 as usize) else { continue };
         let request = Request::new(evidence, op, &key.homes);
-        if request.excused() {
+        if request.excused() || shed(evidence, op) {
             continue;
         }
         found.push(accuse(&request, story));
@@ -41,6 +43,21 @@ fn failed(op: &Operation) -> bool {
         Outcome::Refused { status } => status.is_none_or(|code| code == 429 || code >= 500),
         Outcome::Unknown { .. } => true,
     }
+}
+
+/// The asked node was full and said so.
+fn shed(evidence: &Evidence, op: &Operation) -> bool {
+    if !matches!(op.outcome, Outcome::Refused { status: Some(429 | 503) }) {
+        return false;
+    }
+    let there = evidence.history.ops.iter().filter(|other| {
+        let gone_ns = other.end_ns.saturating_add(other.asked.timeout_ns);
+        other.id != op.id
+            && other.node == op.node
+            && other.start_ns <= op.end_ns
+            && gone_ns >= op.start_ns
+    });
+    there.count() as u64 >= evidence.rules.in_flight_max
 }
 
 /// A failed request and the faults that can have touched it.

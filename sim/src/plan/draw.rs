@@ -94,6 +94,11 @@ fn draw_settings(dice: Dice, nodes: u64) -> Settings {
         segment_bytes: die.pick(&[4 << 10, 64 << 10, 1 << 20, 64 << 20]),
         pair_bytes_max: die.pick(&[2 << 10, 10 << 10, 10 << 10]),
         siblings_max: die.pick(&[5, 20, 100, 100]),
+        requests_in_flight_max: dice.stream("limits", 0, 0).weighted(&[
+            (6, None),
+            (1, Some(2)),
+            (1, Some(4)),
+        ]),
     }
 }
 

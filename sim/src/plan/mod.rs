@@ -131,6 +131,10 @@ pub struct Settings {
     pub pair_bytes_max: u64,
     /// The most siblings that a key may have before writes are refused.
     pub siblings_max: u32,
+    /// The most client requests that a node answers at one time; it refuses more. `None`: the node's
+    /// default, which no plan's clients can reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_in_flight_max: Option<u32>,
 }
 
 /// What links are like when no fault is on them, by the machines at their ends.

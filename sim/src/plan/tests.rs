@@ -1,3 +1,5 @@
+//! Plans drawn from seeds: complete, stable under removal, the same after JSON.
+
 use std::collections::BTreeMap;
 
 use super::*;

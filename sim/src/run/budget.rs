@@ -17,10 +17,6 @@ pub(super) const OBSERVER: ClientPlan =
 /// How long nodes may take from their start until they are ready, their logs replayed.
 pub(super) const READY_MS: u64 = 30_000;
 
-/// What every node may need once it is ready and nothing is wrong any more: the longest pause before
-/// it tries again to reach a peer, or to write its log, and the try itself.
-pub(super) const SETTLE_MS: u64 = 5_000;
-
 /// How long the final read of one key may take, all attempts together: longer than the longest
 /// pause between two attempts of a node to reach another.
 pub(super) const FINAL_READ_MS: u64 = 20_000;
@@ -56,6 +52,7 @@ pub(super) fn rules(plan: &Plan) -> Rules {
         // Connect, ask, forward, replicate, answer: a request and its new connections cross a link
         // twenty times at most, and each of its fsyncs waits for others.
         service_ns: 20 * slowest_us * 1_000 + 200_000_000,
+        in_flight_max: plan.settings.requests_in_flight_max.map_or(u64::MAX, u64::from),
     }
 }
 

@@ -30,9 +30,6 @@ pub(super) async fn heal(
     if !stuck.is_empty() {
         return (Vec::new(), stuck);
     }
-    // Ready is not yet whole: peers reconnect and logs that could not be written are tried again only
-    // after their longest pauses.
-    time::sleep(Duration::from_millis(budget::SETTLE_MS)).await;
     let reads = match read_everything(plan, cluster, recorder).await {
         Ok(reads) => reads,
         Err(why) => return (Vec::new(), vec![why]),

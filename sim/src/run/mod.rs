@@ -21,6 +21,7 @@ mod heal;
 mod logs;
 mod node;
 mod recorder;
+mod samples;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -124,12 +125,15 @@ async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
     }
     let end_ns = start_ns + plan.length.total_ms * 1_000_000;
     time::sleep(Duration::from_nanos(end_ns.saturating_sub(starling_world::now()))).await;
+    let history = recorder.take();
+    let mut sampled = cluster.take_samples();
+    sampled.extend(samples::most_siblings(&plan, &history));
     Driven {
         evidence: Evidence {
-            history: recorder.take(),
+            history,
             finals,
             disturbances: weather.take_log(),
-            samples: cluster.take_samples(),
+            samples: sampled,
             rules: budget::rules(&plan),
         },
         stuck,

@@ -2,22 +2,20 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use starling::config::{Config, Member, Sync};
 use starling::domain::key::Key;
 use starling::domain::quorum;
-use starling::domain::ring::Ring;
-use starling::http::App;
 use starling::node::Node;
-use starling::storage::{self, Engine};
-use starling_world::{signal, task};
+use starling::storage::Engine;
+use starling_world::signal;
 use tokio::sync::mpsc;
 
 use crate::plan::{Level, NodeNo, Plan};
 
 use super::cluster::{HTTP_PORT, RPC_PORT, address};
-use super::system::{Gauge, Question, Site, System};
+use super::samples;
+use super::system::{Question, Site, System};
 
 /// Starling's own node.
 pub(super) struct Starling;
@@ -29,15 +27,23 @@ impl System for Starling {
                 Ok(node) => node,
                 Err(error) => return format!("it cannot start: {error}"),
             };
-            let (ring, app) = (Arc::clone(node.ring()), Arc::clone(node.app()));
-            task::spawn(answer(site.questions, node.storage(), ring, app));
-            node.run_until(async {
-                // Signals cannot fail in the simulated world.
-                signal::shutdown().await.ok();
-            })
-            .await;
+            serve(&node, site.questions).await;
+            node.stop().await;
             "it was asked to stop".to_owned()
         })
+    }
+}
+
+/// Lets the node serve, and answers questions on its machine, until it is asked to stop.
+async fn serve(node: &Node, mut questions: mpsc::UnboundedReceiver<Question>) {
+    let mut stop = std::pin::pin!(signal::shutdown());
+    loop {
+        tokio::select! {
+            biased;
+            // Signals cannot fail in the simulated world.
+            _ = &mut stop => return,
+            Some(question) = questions.recv() => answer(node, question).await,
+        }
     }
 }
 
@@ -55,6 +61,9 @@ fn config(plan: &Plan, node: NodeNo) -> Config {
     config.timeouts.request_ms = settings.request_timeout_ms;
     config.limits.pair_bytes = settings.pair_bytes_max as usize;
     config.limits.siblings = settings.siblings_max as usize;
+    if let Some(most) = settings.requests_in_flight_max {
+        config.limits.requests_in_flight = most as usize;
+    }
     config.storage.sync = if settings.sync_always { Sync::Always } else { Sync::Interval };
     config.storage.segment_bytes = settings.segment_bytes;
     config
@@ -77,50 +86,30 @@ const fn quorum(level: Level) -> quorum::Level {
     }
 }
 
-/// Answers the harness's questions from the node's own machine, past all of its services.
-async fn answer(
-    mut questions: mpsc::UnboundedReceiver<Question>,
-    engine: Engine,
-    ring: Arc<Ring>,
-    app: Arc<App>,
-) {
-    while let Some(question) = questions.recv().await {
-        // Nobody waits for an answer that comes too late.
-        match question {
-            Question::Homes(keys, answer) => {
-                let homes = |name: &String| {
-                    let home = ring.home(ring.partition_of(key(name).token()));
-                    home.iter().map(|at| node_no(&ring.member(*at).name)).collect()
-                };
-                answer.send(keys.iter().map(homes).collect()).ok();
+/// Answers one question of the harness, past all of the node's services.
+async fn answer(node: &Node, question: Question) {
+    // Nobody waits for an answer that comes too late.
+    match question {
+        Question::Homes(keys, answer) => {
+            let ring = node.ring();
+            let homes = |name: &String| {
+                let home = ring.home(ring.partition_of(key(name).token()));
+                home.iter().map(|at| node_no(&ring.member(*at).name)).collect()
+            };
+            answer.send(keys.iter().map(homes).collect()).ok();
+        }
+        Question::Gauges(answer) => {
+            answer.send(samples::gauges(node)).ok();
+        }
+        Question::Copies(keys, answer) => {
+            let engine = node.storage();
+            let mut copies = Vec::with_capacity(keys.len());
+            for name in &keys {
+                copies.push(copy(&engine, &key(name)).await);
             }
-            Question::Gauges(answer) => {
-                answer.send(gauges(&app, &engine)).ok();
-            }
-            Question::Copies(keys, answer) => {
-                let mut copies = Vec::with_capacity(keys.len());
-                for name in &keys {
-                    copies.push(copy(&engine, &key(name)).await);
-                }
-                answer.send(copies).ok();
-            }
+            answer.send(copies).ok();
         }
     }
-}
-
-fn gauges(app: &App, engine: &Engine) -> Vec<Gauge> {
-    let (stats, config) = (engine.stats(), &app.config);
-    let gauge = |name, value, bound| Gauge { name, value, bound };
-    let pending_max = storage::Options::default().pending_bytes_max as u64;
-    vec![
-        gauge("memtable_bytes", stats.memtable_bytes, config.storage.memtable_bytes_max),
-        gauge("log_pending_bytes", stats.pending_bytes, pending_max),
-        gauge(
-            "http_requests_in_flight",
-            app.in_flight() as u64,
-            config.limits.requests_in_flight as u64,
-        ),
-    ]
 }
 
 async fn copy(engine: &Engine, key: &Key) -> Option<Vec<u8>> {

@@ -5,13 +5,13 @@
 //!
 //! Two kinds of code call it:
 //!
-//! - the **node**, through [`time`], [`task`], [`net`], [`fs`], [`rng`], [`signal`] and [`event`],
+//! - the **node**, through `time`, `task`, `net`, `fs`, `rng`, `signal` and `event`,
 //!   whose signatures are those of the node's real world, to the letter;
-//! - the **harness**, through [`run`], [`machine`], [`link`], [`clock`], [`tcp`] and [`trace`].
+//! - the **harness**, through `run`, `machine`, `link`, `clock`, `tcp`, `disk` and `trace`.
 //!
 //! # How it works
 //!
-//! A run is one thread, one [`run`] call, one [`World`](world) in a thread-local. Everything that
+//! A run is one thread, one `run` call, one `World` in a thread-local. Everything that
 //! happens later is an entry of one queue ordered by (simulated time, order of scheduling): packets
 //! in flight, timers, retransmissions. One driver task sleeps on madsim's clock until the earliest
 //! entry, handles what is due and wakes whom it concerns. Streams, sleeps and files are plain ids
@@ -19,7 +19,7 @@
 //!
 //! # Invariants
 //!
-//! - Equal seeds and equal programs give equal [`trace`] digests, whatever the environment: no
+//! - Equal seeds and equal programs give equal `trace` digests, whatever the environment: no
 //!   address, hash order, task id or host clock enters the world.
 //! - The **crash fence**: a dead process (killed, exited, without power) is cut off from disk and
 //!   network before its futures are dropped, so that late destructors touch nothing.

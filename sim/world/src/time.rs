@@ -190,3 +190,27 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Keep;
+    use crate::world::{Config, run};
+
+    #[test]
+    fn a_sleep_is_one_entry_however_often_polled_and_none_once_dropped() {
+        let config = Config { seed: 1, wall_start_ms: 0, keep_trace: Keep::Nothing };
+        run(config, async {
+            let waiting = || world::with(|w| w.waiting());
+            let before = waiting();
+            let mut sleep = Box::pin(sleep(Duration::from_secs(3_600)));
+            for _ in 0..100 {
+                let polled = std::future::poll_fn(|cx| Poll::Ready(sleep.as_mut().poll(cx)));
+                assert!(polled.await.is_pending());
+                assert_eq!(waiting(), before + 1);
+            }
+            drop(sleep);
+            assert_eq!(waiting(), before);
+        });
+    }
+}

@@ -4,7 +4,7 @@
 //! Its timers cannot be cancelled, so the driver remembers for which moments it has armed one and
 //! never arms a later one while an earlier one is pending.
 //!
-//! The rule that keeps this simple: the world is borrowed for the length of one [`with`], wakers
+//! The rule that keeps this simple: the world is borrowed for the length of one `with`, wakers
 //! are collected meanwhile in `wake`, and called after the borrow has ended.
 
 use std::cell::RefCell;
@@ -198,6 +198,12 @@ impl World {
     /// Has what was scheduled not happen.
     pub(crate) fn cancel(&mut self, place: Place) {
         self.later.remove(&place);
+    }
+
+    /// How many things are to happen.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.later.len()
     }
 
     /// Makes sure that the driver runs at `at_ns` or before.

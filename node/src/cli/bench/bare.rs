@@ -18,20 +18,13 @@ use crate::service::metrics::Metrics;
 
 /// Serve the bench's bare target.
 #[derive(Args, Debug, Clone)]
-pub struct BareArgs {
+pub(crate) struct BareArgs {
     /// Where to listen, host:port.
     #[arg(long)]
     listen: String,
     /// Worker threads; 0: one for each core.
     #[arg(long, default_value_t = 1)]
-    threads: usize,
-}
-
-impl BareArgs {
-    /// Worker threads; 0: one for each core.
-    pub fn threads(&self) -> usize {
-        self.threads
-    }
+    pub(super) threads: usize,
 }
 
 type Map = Arc<Mutex<BTreeMap<(String, String), Bytes>>>;
@@ -44,7 +37,13 @@ pub(super) async fn serve(args: BareArgs) -> Result<(), BenchError> {
         .route("/health/ready", get(|| async { "ready\n" }))
         .with_state(Map::default());
     let minute = Duration::from_secs(60);
-    let limits = Limits { connections: 4096, head_bytes: 1 << 16, idle: minute, head: minute, write: minute };
+    let limits = Limits {
+        connections: 4096,
+        head_bytes: 1 << 16,
+        idle: minute,
+        head: minute,
+        write: minute,
+    };
     let server = Server::start(listener, router, limits, Arc::new(Metrics::default()));
     if let Err(error) = crate::runtime::signal::shutdown().await {
         tracing::warn!(%error, "no signal handler");
@@ -53,7 +52,10 @@ pub(super) async fn serve(args: BareArgs) -> Result<(), BenchError> {
     Ok(())
 }
 
-async fn read(State(map): State<Map>, Path(key): Path<(String, String)>) -> Result<Bytes, StatusCode> {
+async fn read(
+    State(map): State<Map>,
+    Path(key): Path<(String, String)>,
+) -> Result<Bytes, StatusCode> {
     let map = map.lock().unwrap_or_else(PoisonError::into_inner);
     map.get(&key).cloned().ok_or(StatusCode::NOT_FOUND)
 }

@@ -79,7 +79,8 @@ impl Load {
         quorums: bool,
         preload: bool,
     ) -> Self {
-        let pace = args.rate.map(|rate| Duration::from_secs_f64(f64::from(args.connections) / rate));
+        let pace =
+            args.rate.map(|rate| Duration::from_secs_f64(f64::from(args.connections) / rate));
         Self {
             addresses,
             connections: args.connections,

@@ -25,13 +25,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-pub use bare::BareArgs;
+use super::{Exit, Failure};
+pub(super) use bare::BareArgs;
 use load::{Load, Measured};
 use report::Row;
 
 /// Measure throughput and latency, closed loop.
 #[derive(Args, Debug, Clone)]
-pub struct BenchArgs {
+pub(super) struct BenchArgs {
     /// Nodes to load, as http://host:port, separated by commas. Connections are dealt out evenly.
     #[arg(long, value_delimiter = ',', value_name = "URL")]
     target: Vec<String>,
@@ -84,7 +85,7 @@ pub struct BenchArgs {
 
 /// Why there is nothing to report.
 #[derive(Debug, thiserror::Error)]
-pub enum BenchError {
+enum BenchError {
     /// The arguments name no target.
     #[error("nothing to load: give --target http://host:port, --spawn 3, or --bare")]
     NoTarget,
@@ -112,11 +113,30 @@ pub enum BenchError {
     Io(#[from] io::Error),
 }
 
+/// `starling bench`.
+pub(super) fn command(args: BenchArgs) -> Result<Exit, Failure> {
+    let threads = args.threads;
+    let report = on_threads(threads, run(args))?;
+    super::print(&report)?;
+    Ok(Exit::Ok)
+}
+
+/// `starling bench-bare`: what the bench starts for `--bare`.
+pub(super) fn bare_command(args: BareArgs) -> Result<Exit, Failure> {
+    on_threads(args.threads, bare::serve(args))?;
+    Ok(Exit::Ok)
+}
+
+fn on_threads<T>(
+    threads: usize,
+    work: impl Future<Output = Result<T, BenchError>>,
+) -> Result<T, Failure> {
+    let done = super::block_on_threads(threads, work)?;
+    done.map_err(|error| Failure::unavailable(error.to_string()))
+}
+
 /// Runs the load and returns the report to print.
-///
-/// # Errors
-/// [`BenchError`], which says what to do.
-pub async fn run(args: BenchArgs) -> Result<String, BenchError> {
+async fn run(args: BenchArgs) -> Result<String, BenchError> {
     let mut targets: Vec<Target> = Vec::new();
     if args.bare {
         targets.push(Target::started("bare", spawn::bare(args.threads).await?));
@@ -150,22 +170,6 @@ pub async fn run(args: BenchArgs) -> Result<String, BenchError> {
         .filter_map(|(target, turns)| Row::median(&target.name, turns))
         .collect();
     Ok(if args.json { report::json(&args, &rows) } else { report::text(&args, &rows) })
-}
-
-/// Serves as the bare target, until killed.
-///
-/// # Errors
-/// When it can't listen.
-pub async fn run_bare(args: BareArgs) -> Result<(), BenchError> {
-    bare::serve(args).await
-}
-
-/// Threads for the command's own runtime.
-impl BenchArgs {
-    /// Worker threads of the load generator; 0: one for each core.
-    pub fn threads(&self) -> usize {
-        self.threads
-    }
 }
 
 struct Target {
@@ -204,7 +208,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0)];
     let parsed = units.iter().find_map(|(unit, seconds)| {
         let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
-        (number > 0.0 && number * seconds < 86_400.0).then(|| Duration::from_secs_f64(number * seconds))
+        (number > 0.0 && number * seconds < 86_400.0)
+            .then(|| Duration::from_secs_f64(number * seconds))
     });
     parsed.ok_or_else(|| "use a time such as 10s, 500ms or 2m".into())
 }

@@ -26,7 +26,8 @@ impl Row {
     }
 }
 
-const PERCENTILES: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
+const PERCENTILES: [(&str, f64); 4] =
+    [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
 
 /// The table.
 pub(super) fn text(args: &BenchArgs, rows: &[Row]) -> String {
@@ -45,7 +46,8 @@ pub(super) fn text(args: &BenchArgs, rows: &[Row]) -> String {
         let total = row.measured.per_second();
         let _infallible = write!(out, "{}\n  total {total:>10.0}/s", row.name);
         if row.range.0 < row.range.1 {
-            let _infallible = write!(out, "   ({:.0} to {:.0} over the rounds)", row.range.0, row.range.1);
+            let _infallible =
+                write!(out, "   ({:.0} to {:.0} over the rounds)", row.range.0, row.range.1);
         }
         out.push('\n');
         for (op, histogram) in [("GET", &row.measured.gets), ("PUT", &row.measured.puts)] {
@@ -110,7 +112,8 @@ pub(super) fn json(args: &BenchArgs, rows: &[Row]) -> String {
             })
         })
         .collect();
-    let share_of_bare = if let [bare, other] = rows { json!(share(bare, other)) } else { Value::Null };
+    let share_of_bare =
+        if let [bare, other] = rows { json!(share(bare, other)) } else { Value::Null };
     let report = json!({
         "connections": args.connections,
         "reads": args.reads,

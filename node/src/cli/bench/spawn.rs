@@ -35,8 +35,13 @@ impl Drop for Processes {
 /// Starts the bare target.
 pub(super) async fn bare(threads: usize) -> Result<Processes, BenchError> {
     let address = free_address()?;
-    let arguments =
-        ["bench-bare".into(), "--listen".into(), address.to_string(), "--threads".into(), threads.to_string()];
+    let arguments = [
+        "bench-bare".into(),
+        "--listen".into(),
+        address.to_string(),
+        "--threads".into(),
+        threads.to_string(),
+    ];
     let child = start("the bare server", &arguments, None)?;
     let processes = Processes { addresses: vec![address], children: vec![child], folder: None };
     ready(&processes).await?;
@@ -55,7 +60,9 @@ pub(super) async fn cluster(nodes: u16, args: &BenchArgs) -> Result<Processes, B
     }
     let list: String = members
         .iter()
-        .map(|(name, http, rpc)| format!("  - {{name: {name}, http: \"{http}\", rpc: \"{rpc}\"}}\n"))
+        .map(|(name, http, rpc)| {
+            format!("  - {{name: {name}, http: \"{http}\", rpc: \"{rpc}\"}}\n")
+        })
         .collect();
     for (name, http, rpc) in &members {
         let data = folder.join(name);
@@ -79,7 +86,11 @@ pub(super) async fn cluster(nodes: u16, args: &BenchArgs) -> Result<Processes, B
     Ok(processes)
 }
 
-fn start(what: &str, arguments: &[String], log: Option<std::fs::File>) -> Result<Child, BenchError> {
+fn start(
+    what: &str,
+    arguments: &[String],
+    log: Option<std::fs::File>,
+) -> Result<Child, BenchError> {
     let failed =
         |e: std::io::Error| BenchError::Start { what: what.to_owned(), reason: e.to_string() };
     let program = std::env::current_exe().map_err(failed)?;

@@ -18,10 +18,10 @@ fn strangers_are_refused_and_told_why() {
             lines.push(peer.status().last_error.unwrap().to_string());
         }
         insta::assert_snapshot!(lines.join("\n"), @r#"
-    peer n2: refused by the peer: it belongs to cluster "test": check the addresses and cluster names
-    peer n3: refused by the peer: it is member "n2": check the members' addresses
-    peer n2: refused by the peer: it knows no member of this name: add it to its configuration
-    "#);
+        peer n2: refused by the peer: it belongs to cluster "test": check the addresses and cluster names
+        peer n3: refused by the peer: it is member "n2": check the members' addresses
+        peer n2: refused by the peer: it knows no member of this name: add it to its configuration
+        "#);
         assert!(n2.server.counters().refused >= 3);
         assert_eq!(n2.server.counters().accepted, 0);
     });

@@ -92,6 +92,26 @@ fn a_silent_peer_costs_the_deadline_then_its_usability_then_the_connection() {
 }
 
 #[test]
+fn a_deadline_before_all_others_wakes_the_timekeeper() {
+    run(async {
+        let n2 = server(quick(), never).await;
+        let (_peers, peer) = connected(&n2.addr, quick()).await;
+        // By now the connection's one timer is set for its next ping, half a second away or more.
+        assert_eq!(peer.call(long(), &Request::Ping).await, Ok(Reply::Pong));
+        let patient = peer.call(long(), &fetch("patient"));
+        let began = time::now();
+        for limit_ms in [60, 20] {
+            let limit = Duration::from_millis(limit_ms);
+            assert_eq!(peer.call(head(limit), &fetch("hasty")).await, Err(CallError::Deadline));
+        }
+        let waited = time::now().since(began);
+        assert!(waited >= Duration::from_millis(80), "{waited:?}");
+        assert!(waited < Duration::from_millis(400), "later than the deadlines: {waited:?}");
+        drop(patient);
+    });
+}
+
+#[test]
 fn a_peer_that_answers_nothing_but_pings_stays_usable() {
     run(async {
         let options = Options {

@@ -155,3 +155,32 @@ fn peers_that_are_dropped_or_stopped_close_their_connections() {
         until("stopped", || peer.status().state == PeerState::Stopped).await;
     });
 }
+
+#[test]
+fn a_peer_that_calls_us_is_called_back_at_once() {
+    run(async {
+        // Nobody listens there yet, and the next attempt is an hour away.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let hour = Duration::from_secs(3600);
+        let options = Options { backoff_min: hour, backoff_max: hour, ..quick() };
+        let n1 = local("n1");
+        let peers = Peers::start(&n1, vec![("n2".to_owned(), addr.clone())], options);
+        let peer = peers.get("n2").unwrap();
+        until("down", || peer.status().state == PeerState::Down).await;
+        let down_since = peer.status().since;
+
+        let n2 = server_at(&addr, quick(), stored).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = listener.local_addr().unwrap().to_string();
+        let handler = Arc::new(Scripted { answer: Box::new(stored) });
+        let own_side = Server::new(&n1, handler, quick());
+        task::spawn(async move { own_side.serve(listener, std::future::pending()).await });
+        let back = Peers::start(&local("n2"), vec![("n1".to_owned(), own)], quick());
+        assert!(back.get("n1").unwrap().wait_usable(long().deadline).await);
+        until("usable", || peer.is_usable()).await;
+        assert_eq!(n2.server.counters().accepted, 1);
+        assert!(peer.status().since > down_since);
+    });
+}

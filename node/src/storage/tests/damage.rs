@@ -169,6 +169,35 @@ fn what_follows_a_torn_batch_is_cut_and_never_comes_back() {
 }
 
 #[test]
+fn only_the_batch_that_must_come_next_counts() {
+    run(async {
+        let (files, _, after) = crashed(plain()).await;
+        let name = segments(&files).pop().unwrap();
+        let header = SegmentHeader::decode(&files[&name]).unwrap();
+        let other = SegmentHeader { life: header.life ^ 1, ..header };
+        let mut other_life = bytes::BytesMut::new();
+        other.encode(&mut other_life);
+        for stale in [
+            forged(&other_life, 4, 3),
+            forged(&files[&name], 5, 3),
+            forged(&files[&name], 3, 2),
+            forged(&files[&name], 1, 0),
+        ] {
+            let mut files = files.clone();
+            files.get_mut(&name).unwrap().extend(stale);
+            survives(&files, &after).await;
+        }
+        // The control: this one is right.
+        let mut files = files.clone();
+        let next = forged(&files[&name], 4, 3);
+        files.get_mut(&name).unwrap().extend(next);
+        let mut more = after;
+        more.insert(key(13), object("resurrected"));
+        survives(&files, &more).await;
+    });
+}
+
+#[test]
 fn a_later_batch_proves_that_a_missing_one_was_durable() {
     run(async {
         let (mut files, _, _) = crashed(plain()).await;

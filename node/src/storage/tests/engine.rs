@@ -285,6 +285,25 @@ fn idle_restarts_leave_nothing_behind() {
 }
 
 #[test]
+fn zeros_are_written_ahead_once_and_not_past_the_segment() {
+    run(async {
+        let dir = temp_dir();
+        let options = Options { prefill_bytes: 3000, segment_bytes: 8192, ..plain() };
+        let engine = open(dir.path(), options).await;
+        let mut lengths = Vec::new();
+        while engine.stats().segments == 1 {
+            put(&engine, 1, "x").await;
+            let files = image(dir.path()).await;
+            lengths.push(files["log-0000000001.log"].len() as u64);
+        }
+        lengths.dedup();
+        // At its birth, then whenever it is used up, at last as far as the segment may grow.
+        assert!((3..=4).contains(&lengths.len()), "{lengths:?}");
+        assert_eq!((lengths[0], lengths.last()), (3072, Some(&8192)));
+    });
+}
+
+#[test]
 fn inverted_bounds_hold_nothing() {
     run(async {
         let dir = temp_dir();

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Mutex;
 
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::storage::log::append::{Device, Disk};
@@ -13,8 +13,11 @@ use crate::storage::{SyncPolicy, WriteError};
 #[derive(Clone)]
 struct Flaky {
     script: Arc<Mutex<Script>>,
-    held: Arc<watch::Sender<bool>>,
+    /// Each write takes one permit; without one it hangs.
+    permits: Arc<Semaphore>,
 }
+
+const PLENTY: usize = 1 << 20;
 
 #[derive(Default)]
 struct Script {
@@ -29,20 +32,22 @@ struct Script {
 
 impl Flaky {
     fn new() -> Self {
-        Self { script: Arc::default(), held: Arc::new(watch::Sender::new(false)) }
+        Self { script: Arc::default(), permits: Arc::new(Semaphore::new(PLENTY)) }
     }
 
     fn fail(&self, times: u32) {
         self.script.lock().unwrap().failing = times;
     }
 
-    fn hold(&self, held: bool) {
-        self.held.send_replace(held);
+    /// Lets so many more writes through and no others.
+    fn allow(&self, writes: usize) {
+        self.permits.forget_permits(PLENTY);
+        self.permits.add_permits(writes);
     }
 
     /// What the next write does: fail, or lie, or neither.
     async fn fate(&self, birth: bool) -> Fate {
-        self.held.subscribe().wait_for(|held| !held).await.unwrap();
+        self.permits.acquire().await.unwrap().forget();
         let mut script = self.script.lock().unwrap();
         *(if birth { &mut script.births } else { &mut script.appends }) += 1;
         if script.failing > 0 {
@@ -108,7 +113,7 @@ fn nothing_is_confirmed_before_its_sync() {
     run(async {
         let (disk, dir) = (Flaky::new(), temp_dir());
         let engine = open_on(&disk, dir.path(), plain()).await;
-        disk.hold(true);
+        disk.allow(0);
         let first = engine.put(&key(1), object("one")).unwrap();
         assert!(!is_durable(&first).await);
         let second = engine.put(&key(2), object("two")).unwrap();
@@ -118,9 +123,12 @@ fn nothing_is_confirmed_before_its_sync() {
         assert!(!is_durable(&second).await);
         assert!(!is_durable(&barrier).await, "a barrier waits for what is in memory alone");
         let crashed = folder(&image(dir.path()).await).await;
-        disk.hold(false);
+        disk.allow(1);
+        first.durable().await.unwrap();
+        assert!(!is_durable(&second).await, "the batch before it was synced, not its own");
+        assert!(!is_durable(&barrier).await, "a barrier waits for the last batch");
+        disk.allow(1);
         barrier.durable().await.unwrap();
-        assert!(is_durable(&first).await);
         assert!(is_durable(&second).await);
         assert!(contents(&open(crashed.path(), plain()).await).await.is_empty());
         let crashed = folder(&image(dir.path()).await).await;
@@ -163,12 +171,12 @@ fn what_waits_behind_a_failed_batch_follows_it_in_order() {
         let options = Options { batch_bytes_max: 4096, ..plain() };
         let engine = open_on(&disk, dir.path(), options).await;
         put(&engine, 1, "zero").await;
-        disk.hold(true);
+        disk.allow(0);
         let tickets: Vec<_> = (0..20)
             .map(|n| engine.put(&key(n % 2), object(&format!("{n:01000}"))).unwrap())
             .collect();
         disk.fail(1);
-        disk.hold(false);
+        disk.allow(PLENTY);
         for ticket in tickets {
             ticket.durable().await.unwrap();
         }
@@ -219,7 +227,7 @@ fn a_slow_disk_fills_the_queue_and_then_writes_are_refused() {
         let (disk, dir) = (Flaky::new(), temp_dir());
         let options = Options { batch_bytes_max: 4096, pending_bytes_max: 8192, ..plain() };
         let engine = open_on(&disk, dir.path(), options).await;
-        disk.hold(true);
+        disk.allow(0);
         let mut accepted = 0;
         let refused = loop {
             match engine.put(&key(accepted), object(&"x".repeat(1000))) {
@@ -231,7 +239,7 @@ fn a_slow_disk_fills_the_queue_and_then_writes_are_refused() {
         assert!(matches!(refused, WriteError::PendingFull { limit: 8192, .. }), "{refused:?}");
         assert!((5..8).contains(&accepted), "{accepted}");
         assert_eq!(engine.stats().keys, accepted);
-        disk.hold(false);
+        disk.allow(PLENTY);
         engine.barrier().durable().await.unwrap();
         assert_eq!(engine.stats().pending_bytes, 0);
         put(&engine, accepted, "room again").await;
@@ -247,45 +255,68 @@ fn an_interval_confirms_before_the_disk_does() {
         let (disk, dir) = (Flaky::new(), temp_dir());
         let sync = SyncPolicy::Interval { every: Duration::from_millis(5) };
         let engine = open_on(&disk, dir.path(), Options { sync, ..plain() }).await;
-        disk.hold(true);
+        disk.allow(0);
         put(&engine, 1, "one").await;
         engine.barrier().durable().await.unwrap();
         assert!(engine.stats().pending_bytes > 0);
-        disk.hold(false);
+        disk.allow(PLENTY);
         until(|| engine.stats().pending_bytes == 0).await;
     });
 }
 
+/// Puts `count` objects at once; returns the ticket of the last.
+fn put_many(engine: &Engine, count: u64) -> crate::storage::Ticket {
+    let tickets = (0..count).map(|n| engine.put(&key(n), object("value")).unwrap());
+    tickets.reduce(|_, last| last).unwrap()
+}
+
+/// Makes a batch of `count` records the last one.
+async fn one_batch(engine: &Engine, disk: &Flaky, count: u64) {
+    disk.allow(0);
+    let first = put_many(engine, 1);
+    // The writer takes it and hangs; what comes now is the next batch.
+    assert!(!is_durable(&first).await);
+    let syncs = engine.stats().syncs;
+    let ticket = put_many(engine, count);
+    disk.allow(PLENTY);
+    ticket.durable().await.unwrap();
+    assert_eq!(engine.stats().syncs, syncs + 2);
+}
+
 #[test]
-fn company_is_awaited_after_a_busy_batch_and_not_for_long() {
+fn company_is_awaited_after_a_busy_batch() {
     run(async {
         let (disk, dir) = (Flaky::new(), temp_dir());
         let gather = Duration::from_secs(3600);
         let engine = open_on(&disk, dir.path(), Options { gather, ..plain() }).await;
-        let batch = |from: u64, count: u64| {
-            let mut last = engine.barrier();
-            for n in from..from + count {
-                last = engine.put(&key(n), object("value")).unwrap();
-            }
-            last
-        };
-        disk.hold(true);
-        let first = batch(0, 1);
-        until(|| disk.script.lock().unwrap().births == 1).await;
-        assert!(!is_durable(&first).await, "the writer holds the first batch");
-        let busy = batch(1, 10);
-        disk.hold(false);
-        busy.durable().await.unwrap();
-        let few = batch(11, 9);
-        assert!(!is_durable(&few).await, "it waits for as many as there were before");
-        let tenth = batch(20, 1);
-        assert!(is_durable(&tenth).await);
+        one_batch(&engine, &disk, 12).await;
+        let few = put_many(&engine, 8);
+        assert!(!is_durable(&few).await, "most of the last batch's twelve are awaited");
+        let ninth = put_many(&engine, 1);
+        assert!(is_durable(&ninth).await);
         assert!(is_durable(&few).await);
         assert_eq!(engine.stats().syncs, 3);
-        let alone = batch(21, 1);
+        let alone = put_many(&engine, 1);
         assert!(!is_durable(&alone).await);
         engine.close().await.unwrap();
         alone.durable().await.unwrap();
+    });
+}
+
+#[test]
+fn company_is_not_awaited_for_long_nor_after_a_small_batch() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let gather = Duration::from_secs(3600);
+        let engine = open_on(&disk, dir.path(), Options { gather, ..plain() }).await;
+        one_batch(&engine, &disk, 4).await;
+        put(&engine, 1, "alone").await;
+        engine.close().await.unwrap();
+
+        let gather = Duration::from_millis(5);
+        let engine = open_on(&disk, dir.path(), Options { gather, ..plain() }).await;
+        one_batch(&engine, &disk, 12).await;
+        put(&engine, 1, "alone").await;
     });
 }
 

@@ -26,8 +26,9 @@ const CLUSTER: &str = "test";
 
 type Contents = BTreeMap<Key, Arc<Object>>;
 
+/// Runs a test, which must not hang.
 fn run<F: Future>(main: F) -> F::Output {
-    task::block_on(2, main).unwrap()
+    task::block_on(2, time::timeout(Duration::from_secs(60), main)).unwrap().unwrap()
 }
 
 /// A folder in memory where there is one: these tests make thousands of files, and a sync of a real

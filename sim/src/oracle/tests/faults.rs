@@ -63,6 +63,25 @@ fn failures_need_an_excuse() {
 }
 
 #[test]
+fn only_a_full_node_may_refuse_for_being_full() {
+    let tale = "a: get @900-950 => none
+                b: get @0-690 => unknown 504
+                c: get n1 @900-1100 => none
+                d: get @1010-1060 => none
+                e: get @1000-1050 => refused 503";
+    let judged = |in_flight_max| {
+        let mut evidence = tell(tale);
+        evidence.rules.in_flight_max = in_flight_max;
+        // What fails is judged for `e` alone.
+        evidence.history.ops[1].outcome = evidence.history.ops[0].outcome.clone();
+        points(&evidence)
+    };
+    assert_eq!(judged(u64::MAX), [7]);
+    assert_eq!(judged(3), [7], "b has passed its deadline, c is with another node");
+    assert_eq!(judged(2), [0; 0], "a may still be there, and d is");
+}
+
+#[test]
 fn a_forwarding_node_needs_a_coordinator() {
     const NONE: [u8; 0] = [];
     assert_eq!(fails("put 1 n3", &[]), [7]);

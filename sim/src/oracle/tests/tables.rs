@@ -74,6 +74,12 @@ fn acked_writes_are_kept_or_superseded() {
             &[],
             "a: put 1 => acked \n b: put 2 from a => acked \n c: put 3 from a => acked 2/2 \n z: final => 2,3",
         ),
+    ]);
+}
+
+#[test]
+fn writes_without_an_answer_may_be_anywhere() {
+    run(&[
         (
             "an unanswered write may vanish",
             &[],
@@ -240,6 +246,12 @@ fn the_dead_stay_dead() {
             "a: put 1 => acked \n b: put 2 from a w1 => acked \n d: get r1 => 2
              e: put 3 from d w1 => acked \n z: final => 1,3",
         ),
+    ]);
+}
+
+#[test]
+fn a_twin_of_the_dead_may_live() {
+    run(&[
         (
             "a late twin is not the dead one",
             &[],

@@ -358,7 +358,7 @@ impl World {
         }
         // The way is open again: what else was lost follows at once.
         for segment in std::mem::take(&mut c.out.lost).into_values() {
-            self.send_segment(sender, segment);
+            self.send_again(sender, segment);
         }
         self.forget_if_done(sender);
     }
@@ -388,11 +388,16 @@ impl World {
         // The first alone, until something gets through; `confirmed` sends the rest.
         if let Some((_, segment)) = c.out.lost.pop_first() {
             c.out.backoff += 1;
-            let (here, there) = (c.here, c.there);
-            self.emit_of_machine(here, "tcp_retransmit", u64::from(there.0), segment.seq);
-            self.send_segment(id, segment);
+            self.send_again(id, segment);
             self.arm_retransmission(id);
         }
+    }
+
+    fn send_again(&mut self, id: ConnId, segment: Segment) {
+        let Some(c) = self.net.connections.get(id) else { return };
+        let (here, there) = (c.here, c.there);
+        self.emit_of_machine(here, "tcp_retransmit", u64::from(there.0), segment.seq);
+        self.send_segment(id, segment);
     }
 
     fn time_out(&mut self, id: ConnId) {
