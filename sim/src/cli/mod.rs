@@ -67,10 +67,10 @@ enum Command {
         #[arg(long, short)]
         jobs: Option<usize>,
     },
-    /// Prints the plan of a seed as JSON, for a look or for `cargo sim replay FILE`.
+    /// Prints a plan as JSON, one fault and one operation a line.
     Plan {
-        /// The seed.
-        seed: u64,
+        /// A seed, or a plan file to be written anew.
+        what: String,
     },
 }
 
@@ -119,11 +119,7 @@ pub fn main() -> u8 {
 }
 
 fn dispatch(command: Command) -> u8 {
-    if let Command::Plan { seed } = command {
-        output::line(plan::draw(seed).to_json().trim_end());
-        return 0;
-    }
-    if !cfg!(madsim) {
+    if !cfg!(madsim) && !matches!(command, Command::Plan { .. }) {
         output::notice(WRONG_BUILD);
         return Verdict::Harness.exit_code();
     }
@@ -132,7 +128,10 @@ fn dispatch(command: Command) -> u8 {
         Command::Corpus { folder, jobs, digests } => sweep::corpus(&folder, jobs, digests),
         Command::Replay { what, verbose } => replay::replay(&what, verbose),
         Command::Minimize { what, jobs } => minimize::minimize(&what, jobs),
-        Command::Plan { .. } => unreachable!("plans were printed above"),
+        Command::Plan { what } => plan_of(&what).map(|plan| {
+            output::line(plan.to_json().trim_end());
+            0
+        }),
     };
     done.unwrap_or_else(|error| {
         output::notice(&format!("cargo sim: {error}"));

@@ -84,3 +84,22 @@ fn a_plan_reads_well() {
     plan.clients.truncate(2);
     insta::assert_snapshot!(plan.to_json());
 }
+
+#[test]
+fn kept_plans_say_why_and_are_written_as_this_build_writes_them() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../seeds");
+    let mut kept = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let plan = Plan::from_json(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert!(!plan.about.is_empty(), "{} does not say why it is kept", path.display());
+        assert_eq!(plan.expect, None, "{} is kept to be found ok", path.display());
+        assert!(plan.to_json() == text, "write it anew: cargo sim plan {}", path.display());
+        kept += 1;
+    }
+    assert!(kept >= 3, "{kept} plans are kept");
+}
