@@ -258,7 +258,7 @@ pub const FIELDS: &[Field] = &[
     field(
         "storage.gather_us",
         Kind::Number { min: 0, max: 100_000 },
-        Default::Number(1_000),
+        Default::Number(2_000),
         "how long the commit log waits for company before an fsync",
     ),
     field(

@@ -86,7 +86,7 @@ impl Default for Options {
             memtable_bytes_max: 1 << 30,
             batch_bytes_max: 8 << 20,
             pending_bytes_max: 64 << 20,
-            gather: Duration::from_millis(1),
+            gather: Duration::from_millis(2),
             prefill_bytes: 256 << 10,
         }
     }
