@@ -34,6 +34,9 @@ struct Swarm {
     /// Of a hundred operations, how many name their own quorum.
     level_percent: u64,
     sloppy: Vec<Option<bool>>,
+    /// The node that most faults of one node strike: what one fault leaves open, such as writes on a
+    /// slow disk, only another one there can turn into a loss.
+    victim: Option<NodeNo>,
 }
 
 /// The plan of `seed`.
@@ -43,7 +46,7 @@ pub fn draw(seed: u64) -> Plan {
     let settings = draw_settings(dice, nodes.len() as u64);
     let clients = draw_clients(dice, &settings);
     let zones = nodes.iter().map(|n| n.zone).max().unwrap_or(1);
-    let swarm = draw_swarm(dice, zones, &settings);
+    let swarm = draw_swarm(dice, zones, nodes.len() as u64, &settings);
     let mut plan = Plan {
         version: VERSION,
         seed,
@@ -141,7 +144,7 @@ fn draw_links(dice: Dice) -> Links {
     }
 }
 
-fn draw_swarm(dice: Dice, zones: u32, settings: &Settings) -> Swarm {
+fn draw_swarm(dice: Dice, zones: u32, nodes: u64, settings: &Settings) -> Swarm {
     let mut die = dice.stream("swarm", 0, 0);
     let known: Vec<&'static str> =
         FaultKind::NAMES.into_iter().filter(|kind| zones > 1 || *kind != "zone_split").collect();
@@ -166,6 +169,7 @@ fn draw_swarm(dice: Dice, zones: u32, settings: &Settings) -> Swarm {
         actions,
         level_percent: die.pick(&[0, 20, 80]),
         sloppy: die.pick(&[vec![None], vec![Some(false)], vec![None, Some(false), Some(true)]]),
+        victim: die.chance(50).then(|| NodeNo(die.within(1, nodes) as u32)),
     }
 }
 
@@ -223,7 +227,9 @@ fn draw_fault(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Fault {
     let at_ms = die.within(500, end - 500);
     let for_ms = die.magnitude(100, 15_000).min(end - at_ms);
     let kind = die.pick(&swarm.kinds);
-    let what = draw_fault_kind(&mut die, plan, kind);
+    let any = die.pick(&plan.node_numbers());
+    let node = swarm.victim.filter(|_| id % 4 != 3).unwrap_or(any);
+    let what = draw_fault_kind(&mut die, plan, kind, node);
     let tied = die.chance(swarm.tied_percent);
     let node = *what.nodes().first().unwrap_or(&NodeNo(1));
     let client = ClientNo(die.within(1, plan.clients.len() as u64) as u32);
@@ -233,15 +239,19 @@ fn draw_fault(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Fault {
     } else {
         (own, Machine::Node(node))
     };
-    let trigger = Trigger { event, machine, count: die.magnitude(1, 200) };
+    // Segments are made now and then; batches are written, and acks heard, all the time.
+    let count = match event {
+        Moment::DiskWrite | Moment::DiskSync | Moment::ClientAcked => die.magnitude(1, 200),
+        Moment::DiskCreate | Moment::DiskSyncDir => die.magnitude(1, 20),
+    };
+    let trigger = Trigger { event, machine, count };
     let deadly = matches!(what, FaultKind::Crash { .. } | FaultKind::PowerLoss { .. });
     let at = if tied && deadly { At::On(trigger) } else { At::Ms(at_ms) };
     Fault { id: id as u32, at, for_ms, what }
 }
 
-fn draw_fault_kind(die: &mut Die, plan: &Plan, kind: &str) -> FaultKind {
+fn draw_fault_kind(die: &mut Die, plan: &Plan, kind: &str, node: NodeNo) -> FaultKind {
     let nodes = plan.node_numbers();
-    let node = die.pick(&nodes);
     let others: Vec<NodeNo> = nodes.iter().copied().filter(|n| *n != node).collect();
     let other = die.pick(&others);
     match kind {
