@@ -39,6 +39,9 @@ pub struct Trigger {
     pub node: NodeNo,
     /// How many times it does it, this one included; from 1.
     pub count: u64,
+    /// How long after it, in simulated microseconds.
+    #[serde(default, skip_serializing_if = "super::is_zero_u64")]
+    pub after_us: u64,
 }
 
 /// What faults can be tied to.
@@ -53,12 +56,19 @@ pub enum Moment {
     DiskCreate,
     /// It synced a folder.
     DiskSyncDir,
+    /// It named a write; the write is on its way to the log and to the other replicas.
+    DotMinted,
 }
 
 impl Moment {
     /// All of them.
-    pub const ALL: [Moment; 4] =
-        [Moment::DiskWrite, Moment::DiskSync, Moment::DiskCreate, Moment::DiskSyncDir];
+    pub const ALL: [Moment; 5] = [
+        Moment::DiskWrite,
+        Moment::DiskSync,
+        Moment::DiskCreate,
+        Moment::DiskSyncDir,
+        Moment::DotMinted,
+    ];
 
     /// The kind of the event in the trace.
     pub const fn name(self) -> &'static str {
@@ -67,6 +77,7 @@ impl Moment {
             Moment::DiskSync => "disk_sync",
             Moment::DiskCreate => "disk_create",
             Moment::DiskSyncDir => "disk_sync_dir",
+            Moment::DotMinted => "dot_minted",
         }
     }
 }
