@@ -39,6 +39,9 @@ pub struct Trigger {
     pub machine: Machine,
     /// How many times it does it, this one included; from 1.
     pub count: u64,
+    /// How long after it, in simulated microseconds.
+    #[serde(default, skip_serializing_if = "super::is_zero_u64")]
+    pub after_us: u64,
 }
 
 /// A node or a client.
@@ -63,6 +66,7 @@ pub enum Moment {
     DiskCreate,
     /// A node synced a folder.
     DiskSyncDir,
+<<<<<<< HEAD
     /// A client heard that its write is acked.
     ClientAcked,
 }
@@ -71,6 +75,21 @@ impl Moment {
     /// Those in the life of a node.
     pub const OF_NODES: [Moment; 4] =
         [Moment::DiskWrite, Moment::DiskSync, Moment::DiskCreate, Moment::DiskSyncDir];
+=======
+    /// It named a write; the write is on its way to the log and to the other replicas.
+    DotMinted,
+}
+
+impl Moment {
+    /// All of them.
+    pub const ALL: [Moment; 5] = [
+        Moment::DiskWrite,
+        Moment::DiskSync,
+        Moment::DiskCreate,
+        Moment::DiskSyncDir,
+        Moment::DotMinted,
+    ];
+>>>>>>> mutants
 
     /// The kind of the event in the trace.
     pub const fn name(self) -> &'static str {
@@ -79,6 +98,7 @@ impl Moment {
             Moment::DiskSync => "disk_sync",
             Moment::DiskCreate => "disk_create",
             Moment::DiskSyncDir => "disk_sync_dir",
+<<<<<<< HEAD
             Moment::ClientAcked => "client_acked",
         }
     }
@@ -100,6 +120,9 @@ impl From<Machine> for String {
         match machine {
             Machine::Node(node) => node.to_string(),
             Machine::Client(client) => client.to_string(),
+=======
+            Moment::DotMinted => "dot_minted",
+>>>>>>> mutants
         }
     }
 }

@@ -65,12 +65,19 @@ impl Weather {
                     Machine::Client(client) => self.cluster.client_machine(client),
                 };
                 let weather = Arc::clone(&self);
+                let at_once = trigger.after_us == 0;
                 trace::on(machine, trigger.event.name(), trigger.count, move || {
-                    weather.strike(place);
+                    if at_once {
+                        weather.strike(place);
+                    }
                     tell.send(()).ok();
                 });
                 // An error says that the event never came and the run is over.
                 struck.await.ok();
+                if !at_once {
+                    time::sleep(Duration::from_micros(trigger.after_us)).await;
+                    self.strike(place);
+                }
             }
         }
         time::sleep(Duration::from_millis(fault.for_ms)).await;
