@@ -231,10 +231,17 @@ fn draw_fault(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Fault {
     let node = swarm.victim.filter(|_| id % 4 != 3).unwrap_or(any);
     let what = draw_fault_kind(&mut die, plan, kind, node);
     let tied = die.chance(swarm.tied_percent);
-<<<<<<< HEAD
     let node = *what.nodes().first().unwrap_or(&NodeNo(1));
+    let trigger = draw_trigger(&mut die, plan, node);
+    let deadly = matches!(what, FaultKind::Crash { .. } | FaultKind::PowerLoss { .. });
+    let at = if tied && deadly { At::On(trigger) } else { At::Ms(at_ms) };
+    Fault { id: id as u32, at, for_ms, what }
+}
+
+fn draw_trigger(die: &mut Die, plan: &Plan, node: NodeNo) -> Trigger {
     let client = ClientNo(die.within(1, plan.clients.len() as u64) as u32);
-    let own = die.pick(&Moment::OF_NODES);
+    let weight = |moment| if moment == Moment::DotMinted { 4 } else { 1 };
+    let own = die.weighted(&Moment::OF_NODES.map(|moment| (weight(moment), moment)));
     let (event, machine) = if die.chance(40) {
         (Moment::ClientAcked, Machine::Client(client))
     } else {
@@ -242,29 +249,15 @@ fn draw_fault(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Fault {
     };
     // Segments are made now and then; batches are written, and acks heard, all the time.
     let count = match event {
-        Moment::DiskWrite | Moment::DiskSync | Moment::ClientAcked => die.magnitude(1, 200),
-        Moment::DiskCreate | Moment::DiskSyncDir => die.magnitude(1, 20),
-    };
-    let trigger = Trigger { event, machine, count };
-=======
-    let trigger = draw_trigger(&mut die, *what.nodes().first().unwrap_or(&NodeNo(1)));
->>>>>>> mutants
-    let deadly = matches!(what, FaultKind::Crash { .. } | FaultKind::PowerLoss { .. });
-    let at = if tied && deadly { At::On(trigger) } else { At::Ms(at_ms) };
-    Fault { id: id as u32, at, for_ms, what }
-}
-
-fn draw_trigger(die: &mut Die, node: NodeNo) -> Trigger {
-    let event = die.weighted(&Moment::ALL.map(|m| (if m == Moment::DotMinted { 4 } else { 1 }, m)));
-    // Segments are made now and then, batches are written all the time.
-    let count = match event {
-        Moment::DiskWrite | Moment::DiskSync | Moment::DotMinted => die.magnitude(1, 200),
+        Moment::DiskWrite | Moment::DiskSync | Moment::DotMinted | Moment::ClientAcked => {
+            die.magnitude(1, 200)
+        }
         Moment::DiskCreate | Moment::DiskSyncDir => die.magnitude(1, 20),
     };
     // A write has left for the other replicas some microseconds after it was named, and is durable
     // here a millisecond or so later.
     let after_us = if event == Moment::DotMinted { die.magnitude(1, 4_000) } else { 0 };
-    Trigger { event, node, count, after_us }
+    Trigger { event, machine, count, after_us }
 }
 
 fn draw_fault_kind(die: &mut Die, plan: &Plan, kind: &str, node: NodeNo) -> FaultKind {

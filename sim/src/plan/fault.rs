@@ -66,30 +66,21 @@ pub enum Moment {
     DiskCreate,
     /// A node synced a folder.
     DiskSyncDir,
-<<<<<<< HEAD
+    /// A node named a write, which is on its way to the log and to the other replicas.
+    DotMinted,
     /// A client heard that its write is acked.
     ClientAcked,
 }
 
 impl Moment {
     /// Those in the life of a node.
-    pub const OF_NODES: [Moment; 4] =
-        [Moment::DiskWrite, Moment::DiskSync, Moment::DiskCreate, Moment::DiskSyncDir];
-=======
-    /// It named a write; the write is on its way to the log and to the other replicas.
-    DotMinted,
-}
-
-impl Moment {
-    /// All of them.
-    pub const ALL: [Moment; 5] = [
+    pub const OF_NODES: [Moment; 5] = [
         Moment::DiskWrite,
         Moment::DiskSync,
         Moment::DiskCreate,
         Moment::DiskSyncDir,
         Moment::DotMinted,
     ];
->>>>>>> mutants
 
     /// The kind of the event in the trace.
     pub const fn name(self) -> &'static str {
@@ -98,7 +89,7 @@ impl Moment {
             Moment::DiskSync => "disk_sync",
             Moment::DiskCreate => "disk_create",
             Moment::DiskSyncDir => "disk_sync_dir",
-<<<<<<< HEAD
+            Moment::DotMinted => "dot_minted",
             Moment::ClientAcked => "client_acked",
         }
     }
@@ -120,9 +111,6 @@ impl From<Machine> for String {
         match machine {
             Machine::Node(node) => node.to_string(),
             Machine::Client(client) => client.to_string(),
-=======
-            Moment::DotMinted => "dot_minted",
->>>>>>> mutants
         }
     }
 }
