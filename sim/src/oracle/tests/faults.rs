@@ -64,16 +64,16 @@ fn failures_need_an_excuse() {
 
 #[test]
 fn only_a_full_node_may_refuse_for_being_full() {
-    let tale = "a: get @900-950 => none
-                b: get @0-690 => unknown 504
+    let tale = "b: get @0-690 => unknown 504
+                a: get @900-950 => none
                 c: get n1 @900-1100 => none
-                d: get @1010-1060 => none
-                e: get @1000-1050 => refused 503";
+                e: get @1000-1050 => refused 503
+                d: get @1010-1060 => none";
     let judged = |in_flight_max| {
         let mut evidence = tell(tale);
         evidence.rules.in_flight_max = in_flight_max;
         // What fails is judged for `e` alone.
-        evidence.history.ops[1].outcome = evidence.history.ops[0].outcome.clone();
+        evidence.history.ops[0].outcome = evidence.history.ops[1].outcome.clone();
         points(&evidence)
     };
     assert_eq!(judged(u64::MAX), [7]);
