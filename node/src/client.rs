@@ -3,13 +3,15 @@
 //!
 //! One [`Client`] is one keep-alive connection to one node; requests go one after the other. It
 //! connects when first needed, and again when the node has closed the connection between two
-//! requests. It never repeats a request of which a byte may have left: a caller that counts
+//! requests, or when none was sent for [`IDLE_MAX`]: a machine that lost its power says nothing when
+//! it comes back, so an old connection may be dead and the first request on it lost. It never repeats a request of which a byte may have left: a caller that counts
 //! outcomes must be told "unknown" when that is the truth, and [`ClientError`] says which it is.
 //!
 //! What it does not do: TLS, redirects, pipelining, pooling, retries.
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -31,6 +33,11 @@ mod tests;
 
 /// The most bytes of an answer's body, unless [`Client::body_bytes_max`] says otherwise.
 pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long a connection may rest between two requests and still be used. Shorter than the time
+/// after which a node closes it by default (`timeouts.idle_ms`), so that a request does not cross
+/// the node's FIN.
+pub const IDLE_MAX: Duration = Duration::from_secs(4);
 
 /// Carries a causal context, both ways.
 pub const CAUSAL_CONTEXT: HeaderName = HeaderName::from_static("causal-context");
@@ -147,6 +154,8 @@ pub struct Client {
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,
+    /// Not used any more when it has rested until then.
+    stale_at: Instant,
 }
 
 impl Drop for Connection {
@@ -276,6 +285,7 @@ impl Client {
             match answer {
                 Ok(answer) => {
                     let answer = self.read_body(answer, deadline).await?;
+                    connection.stale_at = time::now() + IDLE_MAX;
                     self.connection = Some(connection);
                     return Ok(answer);
                 }
@@ -291,7 +301,8 @@ impl Client {
     /// The open connection, if it still serves (then true), or a new one. It is taken out of
     /// `self`, so that it is dropped unless its answer is read to the end.
     async fn connect(&mut self, deadline: Instant) -> Result<(Connection, bool), ClientError> {
-        if let Some(mut connection) = self.connection.take() {
+        let fresh = self.connection.take().filter(|open| time::now() < open.stale_at);
+        if let Some(mut connection) = fresh {
             let ready = time::timeout_at(deadline, connection.sender.ready()).await;
             if ready.map_err(|_| self.late(false))?.is_ok() {
                 return Ok((connection, true));
@@ -314,7 +325,7 @@ impl Client {
                 tracing::trace!(%error, "client connection ended");
             }
         });
-        let mut connection = Connection { sender, driver };
+        let mut connection = Connection { sender, driver, stale_at: time::now() + IDLE_MAX };
         let ready = connection.sender.ready().await;
         ready.map_err(|error| failed(io::Error::other(error)))?;
         Ok(connection)

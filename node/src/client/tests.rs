@@ -99,6 +99,10 @@ fn requests_and_answers_go_over_one_connection() {
         }
         assert!(client.is_connected());
         assert_eq!(accepted.load(Ordering::Relaxed), 1, "connections");
+        // As if it had rested for IDLE_MAX: its machine may have lost its power meanwhile.
+        client.connection.as_mut().unwrap().stale_at = time::now();
+        client.send(Request::get("/x"), soon()).await.unwrap();
+        assert_eq!(accepted.load(Ordering::Relaxed), 2, "connections");
     });
 }
 
