@@ -18,6 +18,7 @@
 //!
 //! A service performs effects and decides nothing that the domain could decide.
 
+pub mod cluster;
 pub mod coordinator;
 pub mod metrics;
 pub mod peer_service;
