@@ -37,7 +37,7 @@ impl Cluster {
     /// `ring` as the member called `name` sees it; a name that is not in it is a proxy's. `peer_of`
     /// gives the peer of every other member.
     pub fn new(name: &str, ring: Arc<Ring>, peer_of: impl Fn(&str) -> Option<Peer>) -> Self {
-        let me = ring.index_of(name);
+        let me = ring.index_of(name).filter(|&me| ring.member(me).vnodes > 0);
         let place = |member: &crate::domain::ring::Member| {
             let peer = (member.name != name).then(|| peer_of(&member.name)).flatten();
             assert!(peer.is_some() || member.name == name, "no peer for {}", member.name);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use super::coordinator::{Coordinator, RequestError};
+use super::coordinator::{Coordinator, RequestError, Wanted};
+use super::gossip::Gossip;
 use super::metrics::Metrics;
 use super::replica::{Intent, Replica, ReplicaError};
 use crate::domain::key::Key;
@@ -18,6 +19,7 @@ use crate::runtime::time;
 pub struct PeerService {
     replica: Arc<Replica>,
     coordinator: Arc<Coordinator>,
+    gossip: Gossip,
     metrics: Arc<Metrics>,
     pair_bytes_max: usize,
 }
@@ -27,16 +29,17 @@ impl PeerService {
     pub fn new(
         replica: Arc<Replica>,
         coordinator: Arc<Coordinator>,
+        gossip: Gossip,
         metrics: Arc<Metrics>,
         pair_bytes_max: usize,
     ) -> Self {
-        Self { replica, coordinator, metrics, pair_bytes_max }
+        Self { replica, coordinator, gossip, metrics, pair_bytes_max }
     }
 }
 
 impl Handler for PeerService {
     fn is_member(&self, name: &str) -> bool {
-        self.coordinator.ring().index_of(name).is_some()
+        self.coordinator.cluster().ring().index_of(name).is_some() || self.gossip.knows(name)
     }
 
     fn handle(&self, head: RequestHead, from: &PeerInfo, request: Request) -> Handled {
@@ -101,14 +104,22 @@ async fn coordinate(
     head: RequestHead,
     write: WriteRequest,
 ) -> Reply {
-    let WriteRequest { key, seen, content, expires_at_ms, w, sloppy: _ } = write;
-    let home = coordinator.ring().home(coordinator.ring().partition_of(key.token()));
-    let is_me = |node| coordinator.peer(node).is_none();
-    if !home.iter().any(|&node| is_me(node)) || usize::from(w) > home.len() || w == 0 {
+    let WriteRequest { key, seen, content, expires_at_ms, w, sloppy, fallback } = write;
+    let cluster = coordinator.cluster();
+    let home = cluster.home(&key);
+    let is_home = cluster.me().is_some_and(|me| home.contains(&me));
+    let may = if fallback { cluster.me().is_some() } else { is_home };
+    if !may || usize::from(w) > home.len() || w == 0 {
         return Reply::Refused(Refusal::NotHome);
     }
     let intent = Intent { seen, content, expires_at_ms };
-    match coordinator.coordinate(head, &key, intent, w).await {
+    let wanted = Wanted { required: w, sloppy };
+    let outcome = if is_home {
+        coordinator.coordinate(head, &key, intent, wanted).await
+    } else {
+        coordinator.coordinate_as_fallback(head, &key, intent, wanted).await
+    };
+    match outcome {
         Ok(reply) => Reply::Written(reply),
         Err(error) => Reply::Refused(refusal(error)),
     }

@@ -39,6 +39,7 @@ use crate::runtime::time::{self, Instant};
 
 pub use error::RequestError;
 use error::is_passing;
+pub use write::Wanted;
 
 /// How a coordinator waits.
 #[derive(Clone, Copy, Debug)]
