@@ -23,7 +23,7 @@ use crate::rpc::identity::LocalInfo;
 use crate::rpc::{self, Peers};
 use crate::runtime::net::{self, TcpListener, UdpSocket};
 use crate::runtime::{event, rng, task, time};
-use crate::service::cluster::Cluster;
+use crate::service::cluster::{Cluster, Surroundings};
 use crate::service::coordinator::{Coordinator, Patience};
 use crate::service::gossip::Gossip;
 use crate::service::hints::{self, Handoff};
@@ -53,6 +53,9 @@ pub enum StartError {
     /// No epochs could be reserved.
     #[error("cannot reserve write epochs in the data folder: {0}")]
     Epochs(#[from] ReserveError),
+    /// A rolled-back folder could not take a new id.
+    #[error("the data folder is an older copy, and cannot take a new id: {0}")]
+    Renew(#[from] storage::RenewError),
     /// The members make no ring.
     #[error("the members make no ring: {0}")]
     Ring(#[from] RingError),
@@ -148,7 +151,7 @@ impl Node {
         self.app.set_ready(false);
         self.app.gossip.stop().await;
         self.http.stop(self.drain).await;
-        self.app.handoff.stop();
+        self.app.handoff.stop().await;
         self.peers.stop();
         self.rpc.stop().await;
         if let Err(error) = self.engine.close().await {
@@ -306,7 +309,8 @@ fn start_handoff(
         max_age: Duration::from_secs(config.hints.age_s),
         ..hints::Options::default()
     };
-    Handoff::start(replica.clone(), cluster.clone(), metrics.clone(), options)
+    let owners = Surroundings { cluster: cluster.clone(), metrics: metrics.clone() };
+    Handoff::start(replica.clone(), Arc::new(owners), metrics.clone(), options)
 }
 
 /// The task that answers peers, and the way to stop it.
@@ -340,22 +344,23 @@ impl RpcServer {
 }
 
 async fn open_storage(config: &Config) -> Result<Engine, StartError> {
-    let options = storage_options(&config.storage);
+    let options = storage_options(config);
     Engine::open(&config.data, &config.cluster, options)
         .await
         .map_err(|source| StartError::Storage { path: config.data.display().to_string(), source })
 }
 
-fn storage_options(config: &config::Storage) -> storage::Options {
-    let sync = match config.sync {
+fn storage_options(config: &Config) -> storage::Options {
+    let sync = match config.storage.sync {
         config::Sync::Always => SyncPolicy::Always,
         config::Sync::Interval => SyncPolicy::Interval { every: storage::SYNC_INTERVAL_MAX },
     };
     storage::Options {
         sync,
-        segment_bytes: config.segment_bytes,
-        memtable_bytes_max: config.memtable_bytes_max,
-        gather: Duration::from_micros(config.gather_us),
+        segment_bytes: config.storage.segment_bytes,
+        memtable_bytes_max: config.storage.memtable_bytes_max,
+        gather: Duration::from_micros(config.storage.gather_us),
+        hint_bytes_max: config.hints.bytes_max,
         ..storage::Options::default()
     }
 }

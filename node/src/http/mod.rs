@@ -157,7 +157,9 @@ async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
     app.metrics.http_requests.increment();
     if is_kv {
         let histogram = if reads { &app.metrics.get_seconds } else { &app.metrics.put_seconds };
-        histogram.record(time::now().since(started));
+        let now = time::now();
+        histogram.record(now.since(started));
+        app.metrics.foreground.note(now, now.since(started));
     }
     tracing::debug!(request_id = id, status = response.status().as_u16(), "answer");
     if let Ok(value) = HeaderValue::try_from(format!("{id:016x}")) {

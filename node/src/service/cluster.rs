@@ -10,8 +10,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
+use super::hints::{Home, Owners};
+use super::metrics::Metrics;
 use crate::domain::key::Key;
 use crate::domain::membership::Health;
 use crate::domain::ring::{NodeIndex, PartitionId, Ring};
@@ -115,5 +120,40 @@ impl Cluster {
     /// Completes when a belief changes after this was called.
     pub async fn changed(&self) {
         self.changed.notified().await;
+    }
+}
+
+/// The cluster as hinted handoff sees it.
+pub struct Surroundings {
+    /// Who is there.
+    pub cluster: Arc<Cluster>,
+    /// What clients feel.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Owners for Surroundings {
+    fn is_member(&self, owner: &str) -> bool {
+        self.cluster.ring.index_of(owner).is_some()
+    }
+
+    fn live_peer(&self, owner: &str) -> Option<Peer> {
+        let node = self.cluster.ring.index_of(owner)?;
+        self.cluster.peer(node).filter(|_| self.cluster.is_live(node)).cloned()
+    }
+
+    fn homes(&self, key: &Key) -> Vec<Home> {
+        let home = |&node: &NodeIndex| match self.cluster.peer(node) {
+            None => Home::Here,
+            Some(peer) => Home::Peer { name: self.cluster.name(node).into(), peer: peer.clone() },
+        };
+        self.cluster.home(key).iter().map(home).collect()
+    }
+
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.cluster.changed())
+    }
+
+    fn foreground_latency(&self) -> Option<Duration> {
+        self.metrics.foreground.smoothed(crate::runtime::time::now())
     }
 }

@@ -57,12 +57,42 @@ impl Histogram {
     }
 }
 
+/// The time that requests take now: an average in which each counts a sixteenth.
+#[derive(Debug, Default)]
+pub struct Foreground {
+    smoothed_us: AtomicU64,
+    last_ns: AtomicU64,
+}
+
+impl Foreground {
+    /// Without a request for so long there is no foreground.
+    const LASTS: Duration = Duration::from_secs(1);
+
+    /// A request was answered at `now` after `took`. Two at once may count as one.
+    pub fn note(&self, now: Instant, took: Duration) {
+        let took = took.as_micros() as u64;
+        let before = self.smoothed_us.load(Ordering::Relaxed);
+        let after = if before == 0 { took } else { (before * 15 + took) / 16 };
+        self.smoothed_us.store(after, Ordering::Relaxed);
+        self.last_ns.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// The average at `now`; `None`: there are no requests.
+    pub fn smoothed(&self, now: Instant) -> Option<Duration> {
+        let last = self.last_ns.load(Ordering::Relaxed);
+        let recent = last > 0 && now.since(Instant::from_nanos(last)) < Self::LASTS;
+        recent.then(|| Duration::from_micros(self.smoothed_us.load(Ordering::Relaxed)))
+    }
+}
+
 macro_rules! counters {
     ($($name:ident $metric:literal $help:literal),* $(,)?) => {
         /// Everything that a node counts.
         #[derive(Debug, Default)]
         pub struct Metrics {
             $(#[doc = $help] pub $name: Counter,)*
+            /// What clients' requests take now.
+            pub foreground: Foreground,
             /// Time from the request's head to the answer, of GET and HEAD.
             pub get_seconds: Histogram,
             /// Time from the request's head to the answer, of PUT and DELETE.

@@ -198,19 +198,6 @@ impl Replica {
         Ok(Minted { object, context, ticket })
     }
 
-    /// Keeps `object` for `owner`, which is away. The ticket resolves once that is durable.
-    ///
-    /// # Errors
-    /// [`ReplicaError`]; nothing changed.
-    pub fn store_hint(
-        &self,
-        owner: &str,
-        key: &Key,
-        object: Arc<Object>,
-    ) -> Result<Ticket, ReplicaError> {
-        Ok(self.engine.put_hint(owner, key, object, time::wall_clock_ms())?)
-    }
-
     /// What is kept of `key` for others.
     pub fn hinted(&self, key: &Key) -> Option<Arc<Object>> {
         self.engine.hinted(key)

@@ -19,6 +19,7 @@ use crate::domain::object::Object;
 use crate::domain::ring::NodeIndex;
 use crate::rpc::message::{Reply, Request, RequestHead};
 use crate::runtime::time;
+use crate::service::hints;
 
 /// What became of one home replica's copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +121,8 @@ impl Copies {
                 }
             }
         }
-        match coordinator.replica.store_hint(owner, &self.key, self.object.clone()) {
+        let (replica, object) = (&coordinator.replica, self.object.clone());
+        match hints::keep(replica, &coordinator.metrics, owner, &self.key, object) {
             Ok(ticket) if ticket.durable().await.is_ok() => Placed::Here,
             Ok(_) => Placed::Nowhere,
             Err(error) => {
