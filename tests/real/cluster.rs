@@ -35,6 +35,7 @@ impl Cluster {
             config.http = http.to_string();
             config.rpc = rpc.to_string();
             config.ring.partitions = 64;
+            config.gossip.interval_ms = 100;
             adjust(&mut config);
             nodes.push(Node::start(config).await.unwrap());
         }
@@ -47,10 +48,11 @@ impl Cluster {
     async fn connected(&self) {
         let all_up = |node: &Node| {
             let app = node.app();
-            let members = 0..app.coordinator.ring().members().len();
+            let cluster = app.coordinator.cluster();
+            let members = 0..cluster.ring().members().len();
             members
                 .map(|at| starling::domain::ring::NodeIndex(at as u16))
-                .all(|at| app.coordinator.peer(at).is_none_or(starling::rpc::Peer::is_usable))
+                .all(|at| cluster.peer(at).is_none_or(starling::rpc::Peer::is_usable))
         };
         for node in &self.nodes {
             while !all_up(node) {
