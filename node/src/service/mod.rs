@@ -14,11 +14,13 @@
 //! | objects, log, node identity | [`storage`](crate::storage) |
 //! | the order of changes of one key; the minting actor | [`replica`] |
 //! | connections to peers | [`rpc`](crate::rpc) |
+//! | which hints are on their way, and how fast | [`hints`] |
 //! | counts | [`metrics`] |
 //!
 //! A service performs effects and decides nothing that the domain could decide.
 
 pub mod coordinator;
+pub mod hints;
 pub mod metrics;
 pub mod peer_service;
 pub mod replica;

@@ -19,7 +19,7 @@ use crate::domain::key::Key;
 use crate::domain::mint::{EpochsExhausted, Minter};
 use crate::domain::object::{Content, Object, Sibling};
 use crate::runtime::{event, time};
-use crate::storage::{Engine, ReadError, ReserveError, Ticket, WriteError};
+use crate::storage::{Engine, Identity, ReadError, RenewError, ReserveError, Ticket, WriteError};
 
 /// Locks for keys. Two keys may share one (by token), which costs a wait now and then; a lock is
 /// held for a read and a memtable insert, never for an fsync or a message.
@@ -166,6 +166,33 @@ impl Replica {
         Ok(self.engine.put(key, merged)?)
     }
 
+    /// Keeps `object` for the member `owner`, merged with what is kept for it already. The ticket resolves
+    /// once that is durable.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Write`]; nothing changed.
+    pub fn store_hint(
+        &self,
+        owner: &str,
+        key: &Key,
+        object: Arc<Object>,
+    ) -> Result<Ticket, ReplicaError> {
+        Ok(self.engine.put_hint(owner, key, object, time::wall_clock_ms())?)
+    }
+
+    /// Takes a new node id for the data folder, durably, and mints under it from here on: for a folder
+    /// that was rolled back. Nothing was minted since the start, or else it may stand for two values.
+    ///
+    /// # Errors
+    /// [`RenewError`]: the id is the old one, and must not be minted under.
+    pub async fn renew_identity(&self) -> Result<Identity, RenewError> {
+        let _one_at_a_time = self.reserving.lock().await;
+        let block = self.engine.reserve_epochs().await?;
+        let identity = self.engine.renew_identity().await?;
+        *lock(&self.minter) = Minter::new(identity.node, block.first, block.through);
+        Ok(identity)
+    }
+
     async fn lock(&self, key: &Key) -> tokio::sync::MutexGuard<'_, ()> {
         // The low bits of the token: the high bits choose the partition, so neighbours differ here.
         let at = key.token().0 as usize % KEY_LOCKS;
@@ -231,3 +258,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub fn pair_bytes(key: &Key, value: &Bytes) -> usize {
     key.size_bytes() + value.len()
 }
+
+#[cfg(test)]
+#[cfg(not(madsim))]
+mod tests;

@@ -144,6 +144,15 @@ pub enum ReserveError {
     },
 }
 
+impl From<ReserveError> for RenewError {
+    fn from(error: ReserveError) -> Self {
+        match error {
+            ReserveError::Closed => Self::Closed,
+            ReserveError::Disk { path, source } => Self::Disk { path, source },
+        }
+    }
+}
+
 /// Why the folder has no new node id. This process goes on with the old one, or better not at all; the
 /// next start may find either, and nothing was ever minted under the new one.
 #[derive(Debug, thiserror::Error)]
