@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::BufMut;
 
 use super::frame::{self, FrameError, Kind};
+use super::handshake::NAME_BYTES_MAX;
 use crate::domain::causality::CausalContext;
 use crate::domain::codec::{DecodeError, Decoder, Encode};
 use crate::domain::key::Key;
@@ -59,6 +60,21 @@ pub enum Request {
         /// `None`: it holds nothing, or wants the object anyway.
         known: Option<u64>,
     },
+    /// From a write's coordinator to a fallback: keep `object` for the member `owner`, who could not
+    /// take it, and answer once that is durable. A lost copy costs an ack; repeating it is harmless.
+    Hint {
+        /// The name of the member that it is for.
+        owner: Arc<str>,
+        /// The key.
+        key: Key,
+        /// All that the sender holds for it.
+        object: Arc<Object>,
+    },
+    /// From a read's coordinator to a fallback: what do you keep for others under `key`? Changes nothing.
+    FetchHinted {
+        /// The key.
+        key: Key,
+    },
     /// From a node that is no home replica, to one that is: coordinate this write. A lost one, or a
     /// lost answer, leaves the outcome unknown; repeating it may add a sibling.
     Write(WriteRequest),
@@ -86,13 +102,13 @@ pub struct WriteRequest {
 /// The answer to one [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// To `Replicate`: merged and durable.
+    /// To `Replicate` and `Hint`: merged and durable.
     Stored,
-    /// To `Fetch`: this is held.
+    /// To `Fetch` and `FetchHinted`: this is held.
     Found(Arc<Object>),
     /// To `Fetch`: the same is held as the asker's digest says.
     Same,
-    /// To `Fetch`: nothing is held.
+    /// To `Fetch` and `FetchHinted`: nothing is held.
     Absent,
     /// To `Write`: done, with enough acks.
     Written(WriteReply),
@@ -259,6 +275,16 @@ impl Request {
                 out.put_u8(4);
                 write.encode(out);
             }
+            Request::Hint { owner, key, object } => {
+                out.put_u8(5);
+                out.put_block(owner.as_bytes());
+                key.encode(out);
+                object.encode(out);
+            }
+            Request::FetchHinted { key } => {
+                out.put_u8(6);
+                key.encode(out);
+            }
         }
     }
 
@@ -272,6 +298,15 @@ impl Request {
             2 => Request::Fetch { key: Key::decode(from)?, known: None },
             3 => Request::Fetch { key: Key::decode(from)?, known: Some(from.u64("digest")?) },
             4 => Request::Write(WriteRequest::decode(from)?),
+            5 => {
+                let owner = from.str("owner")?;
+                if owner.is_empty() || owner.len() > NAME_BYTES_MAX {
+                    return Err(DecodeError::Invalid("owner"));
+                }
+                let key = Key::decode(from)?;
+                Request::Hint { owner: owner.into(), key, object: Arc::new(Object::decode(from)?) }
+            }
+            6 => Request::FetchHinted { key: Key::decode(from)? },
             _ => return Err(DecodeError::Invalid("request tag")),
         })
     }

@@ -18,6 +18,11 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// So many more.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// The count so far.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -123,6 +128,11 @@ counters! {
     too_many_siblings "starling_too_many_siblings" "Writes refused at the sibling limit.",
     replicated "starling_replicated" "Objects merged for other coordinators.",
     fetched "starling_fetched" "Objects read for other coordinators.",
+    hints_stored "starling_hints_stored" "Objects kept for members that could not take them.",
+    hints_refused "starling_hints_refused" "Objects not kept because hints were full.",
+    hints_delivered "starling_hints_delivered" "Hints that their owner, or every home replica, has now.",
+    hints_reresolved "starling_hints_reresolved" "Hints sent to a key's home replicas because their owner is none.",
+    hints_expired "starling_hints_expired" "Hints dropped because they were too old.",
     http_requests "starling_http_requests" "HTTP requests answered.",
     http_overloaded "starling_http_overloaded" "HTTP requests refused at capacity.",
     http_connections "starling_http_connections" "HTTP connections accepted.",

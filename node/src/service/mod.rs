@@ -25,6 +25,7 @@
 pub mod cluster;
 pub mod coordinator;
 pub mod gossip;
+pub mod hints;
 pub mod metrics;
 pub mod peer_service;
 pub mod replica;

@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 
 use super::coordinator::{Coordinator, RequestError, Wanted};
 use super::gossip::Gossip;
+use super::hints;
 use super::metrics::Metrics;
 use super::replica::{Intent, Replica, ReplicaError};
 use crate::domain::key::Key;
@@ -14,6 +15,7 @@ use crate::rpc::identity::PeerInfo;
 use crate::rpc::message::{Refusal, Reply, Request, RequestHead, WriteRequest};
 use crate::rpc::{Handled, Handler};
 use crate::runtime::time;
+use crate::storage::Ticket;
 
 /// Answers peers' requests.
 pub struct PeerService {
@@ -61,6 +63,18 @@ impl Handler for PeerService {
                     None => Handled::Later(fetching),
                 }
             }
+            Request::Hint { owner, key, object } => {
+                let (replica, metrics) = (self.replica.clone(), self.metrics.clone());
+                Handled::Later(Box::pin(async move {
+                    match hints::keep(&replica, &metrics, &owner, &key, object) {
+                        Ok(ticket) => durable(head, ticket).await,
+                        Err(error) => refused(&error),
+                    }
+                }))
+            }
+            Request::FetchHinted { key } => {
+                Handled::Now(self.replica.engine().hinted(&key).map_or(Reply::Absent, Reply::Found))
+            }
             Request::Write(write) => {
                 let size = match &write.content {
                     Content::Value(value) => super::replica::pair_bytes(&write.key, value),
@@ -77,10 +91,13 @@ impl Handler for PeerService {
 }
 
 async fn store(replica: Arc<Replica>, head: RequestHead, key: Key, object: Arc<Object>) -> Reply {
-    let ticket = match replica.store(&key, object).await {
-        Ok(ticket) => ticket,
-        Err(error) => return refused(&error),
-    };
+    match replica.store(&key, object).await {
+        Ok(ticket) => durable(head, ticket).await,
+        Err(error) => refused(&error),
+    }
+}
+
+async fn durable(head: RequestHead, ticket: Ticket) -> Reply {
     match time::timeout_at(head.deadline, ticket.durable()).await {
         Ok(Ok(())) => Reply::Stored,
         Ok(Err(error)) => refused(&ReplicaError::Write(error)),
@@ -152,6 +169,8 @@ fn kind(request: &Request) -> &'static str {
     match request {
         Request::Replicate { .. } => "replicate",
         Request::Fetch { .. } => "fetch",
+        Request::Hint { .. } => "hint",
+        Request::FetchHinted { .. } => "fetch hinted",
         Request::Write(_) => "write",
         Request::Ping => "ping",
     }

@@ -203,6 +203,20 @@ impl Replica {
         self.engine.hinted(key)
     }
 
+    /// Keeps `object` for the member `owner`, merged with what is kept for it already. The ticket resolves
+    /// once that is durable.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Write`]; nothing changed.
+    pub fn store_hint(
+        &self,
+        owner: &str,
+        key: &Key,
+        object: Arc<Object>,
+    ) -> Result<Ticket, ReplicaError> {
+        Ok(self.engine.put_hint(owner, key, object, time::wall_clock_ms())?)
+    }
+
     async fn lock(&self, key: &Key) -> tokio::sync::MutexGuard<'_, ()> {
         // The low bits of the token: the high bits choose the partition, so neighbours differ here.
         let at = key.token().0 as usize % KEY_LOCKS;
