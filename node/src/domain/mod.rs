@@ -27,6 +27,7 @@ pub mod codec;
 pub mod context_token;
 pub mod hint;
 pub mod key;
+pub mod membership;
 pub mod mint;
 pub mod object;
 pub mod quorum;
