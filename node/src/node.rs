@@ -63,7 +63,9 @@ pub enum StartError {
     #[error("cannot remember the members: {0}")]
     Roster(#[from] roster::RosterError),
     /// A live process has the node's name.
-    #[error("a live process at {other} is {name} already: give this node another name, or stop that one first")]
+    #[error(
+        "a live process at {other} is {name} already: give this node another name, or stop that one first"
+    )]
     NameTaken {
         /// The name.
         name: String,
@@ -186,7 +188,8 @@ async fn start_gossip(
     engine: &Engine,
     listener: &TcpListener,
 ) -> Result<Gossip, StartError> {
-    let no_address = |source| StartError::Listen { what: "gossip", address: config.rpc.clone(), source };
+    let no_address =
+        |source| StartError::Listen { what: "gossip", address: config.rpc.clone(), source };
     let bound = listener.local_addr().map_err(no_address)?;
     let socket = UdpSocket::bind(bound).await.map_err(no_address)?;
     let own = config.own();
@@ -397,9 +400,6 @@ fn dial(config: &Config, gossip: &Gossip, ring: &Ring, local: &LocalInfo) -> Pee
     let others = ring.members().iter().filter(|member| member.name != config.node);
     let addresses = others.filter_map(|m| Some((m.name.clone(), address(&m.name)?))).collect();
     let sparse = config.own().vnodes == 0 || ring.members().len() > MESH_MAX;
-    let options = rpc::Options {
-        idle_after: sparse.then_some(IDLE_AFTER),
-        ..rpc_options(config)
-    };
+    let options = rpc::Options { idle_after: sparse.then_some(IDLE_AFTER), ..rpc_options(config) };
     Peers::start(local, addresses, options)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use starling::client::{Client, Request, Response};
 use starling::config::{Config, Member};
+use starling::domain::membership::Health;
 use starling::node::Node;
 use starling::runtime::{task, time};
 
@@ -48,6 +49,10 @@ impl Cluster {
     async fn connected(&self) {
         let all_up = |node: &Node| {
             let app = node.app();
+            let heard = app.gossip.members();
+            if heard.len() < self.nodes.len() || heard.iter().any(|m| m.health != Health::Up) {
+                return false;
+            }
             let cluster = app.coordinator.cluster();
             let members = 0..cluster.ring().members().len();
             members

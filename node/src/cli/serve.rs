@@ -59,8 +59,8 @@ async fn serve(config: Config, stop_with_stdin: bool) -> Result<Exit, Failure> {
         () = &mut stop => return Ok(Exit::Ok),
         started = Node::start(config) => started,
     };
-    let node = node
-        .map_err(|error| Failure::unavailable(format!("cannot start node {name}: {error}")))?;
+    let node =
+        node.map_err(|error| Failure::unavailable(format!("cannot start node {name}: {error}")))?;
     node.run_until(stop).await;
     Ok(Exit::Ok)
 }

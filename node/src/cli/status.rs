@@ -193,7 +193,7 @@ fn row(member: &MemberStatus) -> [String; COLUMNS.len()] {
             || "-".to_owned(),
             |ms| duration(Duration::from_secs_f64(ms.clamp(0.0, 1e15) / 1e3)),
         ),
-        member.heartbeat_age_ms.map_or_else(|| "-".to_owned(), |ms| format!("{:.1} s", ms / 1e3)),
+        member.heartbeat_age_ms.map_or_else(|| "-".to_owned(), age),
         member.phi.map_or_else(|| "-".to_owned(), |phi| format!("{phi:.1}")),
         member.rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
         or_dash(&member.zone).to_owned(),
@@ -240,6 +240,14 @@ fn duration(duration: Duration) -> String {
     }
 }
 
+/// How long ago, with tenths below a minute: heartbeats come every second.
+fn age(ms: f64) -> String {
+    if ms < 60_000.0 {
+        return format!("{:.1} s", ms / 1e3);
+    }
+    duration(Duration::from_secs_f64(ms.min(1e15) / 1e3))
+}
+
 /// A size in the largest unit that leaves at least one of it.
 fn size(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -272,13 +280,15 @@ mod tests {
         insta::assert_snapshot!(page(&cluster, &hints, false), @r#"
         cluster demo: 2 of 3 members up, 1024 partitions, 3 replicas of each key, ring 00c0ffee00c0ffee
 
-        MEMBER     STATUS  SINCE      RTT     ZONE     VNODES  SHARE   HTTP            RPC
-        a          up      -          -       default  256     33.3 %  127.0.0.1:8001  127.0.0.1:7001
-        long-name  down    1 d 2 h    -       z        256     33.3 %  127.0.0.1:8002  127.0.0.1:7002
+        MEMBER     STATUS  SINCE      BEAT     PHI    RTT     ZONE     VNODES  SHARE   HTTP            RPC
+        a          up      -          -        -      -       default  256     33.3 %  127.0.0.1:8001  127.0.0.1:7001
+        long-name  down    1 d 2 h    1 d 2 h  300.0  -       z        256     33.3 %  127.0.0.1:8002  127.0.0.1:7002
+          └ silent for 26 h, no answer to pings, suspected by a and p
           └ connection refused
-        p          up      1 min 1 s  0.2 ms  z        proxy   0.0 %   [::1]:8003      [::1]:7003
+        p          up      1 min 1 s  0.4 s    0.1    0.2 ms  z        proxy   0.0 %   [::1]:8003      [::1]:7003
 
         asked a, version 0.1.0: 12 keys, 3.0 MiB in memory, 900 B of log
+        keeps 3 hints for long-name: 2.0 KiB (waiting, 1 min 1 s to go)
         "#);
         assert!(page(&cluster, &hints, true).contains("\x1b[31mdown\x1b[0m"));
     }
@@ -290,8 +300,8 @@ mod tests {
         insta::assert_snapshot!(page(&cluster, &hints, false), @r#"
         cluster -: 0 of 1 members up
 
-        MEMBER  STATUS  SINCE  RTT  ZONE  VNODES  SHARE  HTTP  RPC
-        -       -       -      -    -     -       -      -     -
+        MEMBER  STATUS  SINCE  BEAT  PHI  RTT  ZONE  VNODES  SHARE  HTTP  RPC
+        -       -       -      -     -    -    -     -       -      -     -
 
         asked -
         "#);

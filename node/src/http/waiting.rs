@@ -44,6 +44,14 @@ impl Front {
     }
 }
 
+impl From<Router> for Front {
+    /// Serves at once.
+    fn from(router: Router) -> Self {
+        let serving = OnceLock::from(router.clone());
+        Self { waiting: router, serving: Arc::new(serving) }
+    }
+}
+
 /// The connection closes: the next one may find the node serving.
 fn refusal(reason: &str) -> Response {
     let mut response = Problem::not_ready(reason).into_response();

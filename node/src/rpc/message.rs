@@ -31,6 +31,8 @@ const HAS_VALUE: u8 = 1;
 const EXPIRES: u8 = 2;
 /// Set in a write's flags when a fallback's ack counts.
 const SLOPPY: u8 = 4;
+/// Set in a write's flags when the receiver is to coordinate as a fallback.
+const FALLBACK: u8 = 8;
 
 /// What goes with every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +99,8 @@ pub struct WriteRequest {
     pub w: u8,
     /// Whether a fallback's ack counts.
     pub sloppy: bool,
+    /// Whether the receiver is to coordinate as a fallback, since the sender can reach no home replica.
+    pub fallback: bool,
 }
 
 /// The answer to one [`Request`].
@@ -322,6 +326,7 @@ impl WriteRequest {
         };
         let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
         let flags = flag(self.sloppy, SLOPPY)
+            | flag(self.fallback, FALLBACK)
             | flag(value.is_some(), HAS_VALUE)
             | flag(self.expires_at_ms.is_some(), EXPIRES);
         out.put_slice(&[self.w, flags]);
@@ -338,17 +343,17 @@ impl WriteRequest {
         let seen = CausalContext::decode(from)?;
         let w = from.u8("w")?;
         let flags = from.u8("flags of a write")?;
-        if flags & !(SLOPPY | HAS_VALUE | EXPIRES) != 0 {
+        if flags & !(SLOPPY | FALLBACK | HAS_VALUE | EXPIRES) != 0 {
             return Err(DecodeError::Invalid("flags of a write"));
         }
-        let sloppy = flags & SLOPPY != 0;
+        let (sloppy, fallback) = (flags & SLOPPY != 0, flags & FALLBACK != 0);
         let expires_at_ms = if flags & EXPIRES != 0 { Some(from.varint("expiry")?) } else { None };
         let content = if flags & HAS_VALUE != 0 {
             Content::Value(from.owned_block("value")?)
         } else {
             Content::Tombstone
         };
-        Ok(WriteRequest { key, seen, content, expires_at_ms, w, sloppy })
+        Ok(WriteRequest { key, seen, content, expires_at_ms, w, sloppy, fallback })
     }
 }
 

@@ -179,16 +179,22 @@ impl Inner {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn drive(&self, step: impl FnOnce(&mut Machine, &mut Rng, &mut Effects)) -> Effects {
+        let mut effects = Effects::default();
+        let mut driven = self.lock();
+        let Driven { machine, rng } = &mut *driven;
+        step(machine, rng, &mut effects);
+        effects
+    }
+
     async fn run(&self) {
         let mut buffer = [0; DATAGRAM_BYTES_MAX];
         loop {
             match self.socket.recv_from(&mut buffer).await {
                 Ok((length, from)) => {
-                    let mut effects = Effects::default();
-                    let mut guard = self.lock();
-                    let Driven { machine, rng } = &mut *guard;
-                    machine.receive(time::now(), from, &buffer[..length], rng, &mut effects);
-                    drop(guard);
+                    let effects = self.drive(|machine, rng, effects| {
+                        machine.receive(time::now(), from, &buffer[..length], rng, effects);
+                    });
                     self.rearm.notify_one();
                     self.carry_out(effects).await;
                 }
@@ -212,11 +218,9 @@ impl Inner {
                 }
                 continue;
             }
-            let mut effects = Effects::default();
-            let mut guard = self.lock();
-            let Driven { machine, rng } = &mut *guard;
-            machine.tick(time::now(), rng, &mut effects);
-            drop(guard);
+            let effects = self.drive(|machine, rng, effects| {
+                machine.tick(time::now(), rng, effects);
+            });
             self.carry_out(effects).await;
         }
     }

@@ -282,3 +282,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub fn pair_bytes(key: &Key, value: &Bytes) -> usize {
     key.size_bytes() + value.len()
 }
+
+#[cfg(test)]
+#[cfg(not(madsim))]
+mod tests;

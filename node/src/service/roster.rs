@@ -28,7 +28,9 @@ pub enum RosterError {
     #[error("{0}")]
     Disk(#[from] io::Error),
     /// The file holds something else.
-    #[error("{NAME} in the data folder is damaged ({0}): remove it, and the node asks the others anew")]
+    #[error(
+        "{NAME} in the data folder is damaged ({0}): remove it, and the node asks the others anew"
+    )]
     Damaged(String),
 }
 
@@ -132,7 +134,9 @@ mod tests {
                 save(path, &members).await.unwrap();
                 assert_eq!(load(path).await.unwrap(), members);
             }
-            for damage in ["", "{", "{}", r#"{"version":2,"members":[]}"#, r#"{"version":1,"members":[{}]}"#] {
+            for damage in
+                ["", "{", "{}", r#"{"version":2,"members":[]}"#, r#"{"version":1,"members":[{}]}"#]
+            {
                 std::fs::write(path.join(NAME), damage).unwrap();
                 let error = load(path).await.unwrap_err().to_string();
                 assert!(error.contains("remove it"), "{error}");

@@ -123,8 +123,10 @@ impl Copies {
         }
         let (replica, object) = (&coordinator.replica, self.object.clone());
         match hints::keep(replica, &coordinator.metrics, owner, &self.key, object) {
-            Ok(ticket) if ticket.durable().await.is_ok() => Placed::Here,
-            Ok(_) => Placed::Nowhere,
+            Ok(ticket) => match ticket.durable().await {
+                Ok(()) => Placed::Here,
+                Err(_closed) => Placed::Nowhere,
+            },
             Err(error) => {
                 tracing::debug!(request_id = self.head.request_id, key = %self.key, %error, "hint was not kept here");
                 Placed::Nowhere

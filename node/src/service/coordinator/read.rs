@@ -193,7 +193,12 @@ impl Coordinator {
                         let request = Request::Replicate { key, object };
                         let reply = ask(&peer, patience, head, &request).await;
                         if !matches!(reply, Ok(Reply::Stored)) {
-                            tracing::debug!(request_id, node = node.0, ?reply, "read repair failed");
+                            tracing::debug!(
+                                request_id,
+                                node = node.0,
+                                ?reply,
+                                "read repair failed"
+                            );
                         }
                         drop(permit);
                     });
