@@ -48,6 +48,17 @@ struct NodeState {
     last_words: String,
 }
 
+/// How a node goes down.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Death {
+    /// Its process is killed.
+    Kill,
+    /// Its machine loses its power.
+    Power,
+    /// Its process is asked to stop, and stops when it has finished what it began.
+    Stop,
+}
+
 impl Cluster {
     /// Adds the machines of `plan` to the world, with their links and clocks. Nothing runs yet.
     pub(super) fn build(plan: &Arc<Plan>, system: Arc<dyn System>) -> Arc<Self> {
@@ -127,17 +138,18 @@ impl Cluster {
         self.all_ready(budget::READY_MS).await
     }
 
-    /// Keeps a node down from now on: its process is killed, or its machine loses power.
-    pub(super) fn hold_down(&self, node: NodeNo, power: bool) {
+    /// Keeps a node down from now on.
+    pub(super) fn hold_down(&self, node: NodeNo, death: Death) {
         {
             let state = &mut lock(&self.states)[node.0 as usize - 1];
             state.held += 1;
             state.questions = None;
         }
-        if power {
-            machine::power_loss(self.node_machine(node));
-        } else {
-            machine::kill_process(self.node_machine(node));
+        let machine = self.node_machine(node);
+        match death {
+            Death::Kill => machine::kill_process(machine),
+            Death::Power => machine::power_loss(machine),
+            Death::Stop => machine::ask_to_stop(machine),
         }
     }
 
@@ -334,6 +346,8 @@ fn spec(link: Link) -> LinkSpec {
         loss: share(link.loss_ppm),
         duplicate: share(link.duplicate_ppm),
         reorder: share(link.reorder_ppm),
+        datagram_loss: 0.0,
+        datagram_duplicate: 0.0,
         bandwidth_bytes_per_s: link.bandwidth_bytes_per_s,
         blocked: false,
         hold: false,
