@@ -43,6 +43,12 @@ pub enum Kind {
     },
     /// How many replicas must answer.
     Quorum,
+    /// Names, as a list or separated by commas.
+    Names,
+    /// `host:port`s, as a list or separated by commas.
+    Addresses,
+    /// Any text up to 256 bytes, or none.
+    Secret,
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -69,6 +75,9 @@ impl fmt::Display for Kind {
             Kind::Number { min, max } => write!(f, "a whole number from {min} to {max}"),
             Kind::PowerOfTwo { min, max } => write!(f, "a power of two from {min} to {max}"),
             Kind::Quorum => f.write_str("one, quorum, all, or a number from 1 to replication.n"),
+            Kind::Names => f.write_str("a list of names"),
+            Kind::Addresses => f.write_str("a list of host:port, such as [10.0.0.5:7001]"),
+            Kind::Secret => f.write_str("text of at most 256 bytes"),
             Kind::Choice([first @ .., last]) => write!(f, "{} or {last}", first.join(", ")),
             Kind::Choice([]) => f.write_str("nothing"),
         }
@@ -78,7 +87,12 @@ impl fmt::Display for Kind {
 /// Every field, in the order of the printed example.
 pub const FIELDS: &[Field] = &[
     field("cluster", Kind::Name, Default::Required, "the cluster's name; strangers are refused"),
-    field("node", Kind::Name, Default::Required, "this node's name; it must be one of the members"),
+    field(
+        "node",
+        Kind::Name,
+        Default::Required,
+        "this node's name; its place on the ring follows from it",
+    ),
     field(
         "data",
         Kind::Path,
@@ -104,6 +118,36 @@ pub const FIELDS: &[Field] = &[
         "worker threads; 0: one for each core",
     ),
     field(
+        "zone",
+        Kind::Name,
+        Default::Text("default"),
+        "this node's zone, unless it stands among members; replicas go to distinct zones",
+    ),
+    field(
+        "datacenter",
+        Kind::Name,
+        Default::Text("default"),
+        "this node's datacenter; told to the others",
+    ),
+    field(
+        "vnodes",
+        Kind::Number { min: 0, max: 4096 },
+        Default::SameAs("ring.vnodes"),
+        "this node's points on the ring, unless it stands among members; 0: a proxy",
+    ),
+    field(
+        "seeds",
+        Kind::Addresses,
+        Default::Text("[]"),
+        "where members may be found by gossip (their rpc addresses); names may resolve to several",
+    ),
+    field(
+        "founders",
+        Kind::Names,
+        Default::Text("[]"),
+        "who makes the ring, in place of members: the node serves once gossip has found them all",
+    ),
+    field(
         "members[].name",
         Kind::Name,
         Default::Required,
@@ -122,6 +166,18 @@ pub const FIELDS: &[Field] = &[
         Kind::Number { min: 0, max: 4096 },
         Default::SameAs("ring.vnodes"),
         "its points on the ring; 0: it owns nothing and only coordinates",
+    ),
+    field(
+        "advertise.rpc",
+        Kind::Address,
+        Default::SameAs("rpc"),
+        "where other nodes reach this one, over TCP and UDP; say it if rpc is 0.0.0.0",
+    ),
+    field(
+        "advertise.http",
+        Kind::Address,
+        Default::SameAs("http"),
+        "where clients reach this one; say it if http is 0.0.0.0",
     ),
     field(
         "ring.partitions",
@@ -152,6 +208,42 @@ pub const FIELDS: &[Field] = &[
         Kind::Quorum,
         Default::Text("quorum"),
         "acks a write waits for, unless it says with ?w=",
+    ),
+    field(
+        "gossip.interval_ms",
+        Kind::Number { min: 100, max: 60_000 },
+        Default::Number(1_000),
+        "between two heartbeats; every time of the failure detector is a multiple of it",
+    ),
+    field(
+        "gossip.fanout",
+        Kind::Number { min: 1, max: 16 },
+        Default::Number(3),
+        "members that each round tells the news to",
+    ),
+    field(
+        "gossip.detector",
+        Kind::Choice(&["phi", "count"]),
+        Default::Text("phi"),
+        "suspect by phi accrual, or after a number of missed beats",
+    ),
+    field(
+        "gossip.phi_threshold",
+        Kind::Number { min: 1, max: 100 },
+        Default::Number(8),
+        "phi: suspect from here on; more is slower and surer",
+    ),
+    field(
+        "gossip.missed_beats",
+        Kind::Number { min: 2, max: 100 },
+        Default::Number(3),
+        "count: suspect after so many intervals without a beat",
+    ),
+    field(
+        "gossip.secret",
+        Kind::Secret,
+        Default::Text("\"\""),
+        "the same on every node: gossip without it is dropped; none: gossip is not authenticated",
     ),
     field(
         "timeouts.request_ms",
@@ -262,6 +354,18 @@ pub const FIELDS: &[Field] = &[
         "how long the commit log waits for company before an fsync",
     ),
     field(
+        "hints.bytes_max",
+        Kind::Number { min: 4_096, max: 68_719_476_736 },
+        Default::Number(268_435_456),
+        "writes kept for members that are away; past it such a write is not acked here",
+    ),
+    field(
+        "hints.age_s",
+        Kind::Number { min: 1, max: 31_536_000 },
+        Default::Number(10_800),
+        "a hint older than this is dropped; read repair has to do",
+    ),
+    field(
         "log.format",
         Kind::Choice(&["text", "json"]),
         Default::Text("text"),
@@ -335,13 +439,14 @@ pub fn example() -> String {
                 format!("\n# {about}\n{name}: {value}\n")
             }
             ("", Default::SameAs(path)) => {
-                format!("\n# {about}; as {path}\n# {name}: {}\n", own_address(name))
+                format!("\n# {about}; as {path}\n# {name}: {}\n", own_value(name))
             }
             ("", Default::Number(value)) => format!("\n# {about}\n# {name}: {value}\n"),
             ("", Default::Text(value)) => format!("\n# {about}\n# {name}: {value}\n"),
             (_, Default::Number(value)) => format!("  # {about}\n  {name}: {value}\n"),
-            (_, Default::Text(value) | Default::SameAs(value)) => {
-                format!("  # {about}\n  {name}: {value}\n")
+            (_, Default::Text(value)) => format!("  # {about}\n  {name}: {value}\n"),
+            (_, Default::SameAs(path)) => {
+                format!("  # {about}; as {path}\n  # {name}: {}\n", own_value(name))
             }
             (_, Default::Required) => format!("  # {about}; required\n  {name}:\n"),
         };
@@ -350,12 +455,16 @@ pub fn example() -> String {
     out
 }
 
-fn own_address(name: &str) -> &'static str {
-    if name == "http" { "127.0.0.1:8001" } else { "127.0.0.1:7001" }
+fn own_value(name: &str) -> &'static str {
+    match name {
+        "http" => "127.0.0.1:8001",
+        "rpc" => "127.0.0.1:7001",
+        _ => "256",
+    }
 }
 
 const MEMBERS_EXAMPLE: &str = "
-# Every node of the cluster, this one among them; the same list on every node.
+# Every node of the cluster; the same list on every node. Or leave it out, and say founders and seeds.
 members:
   - { name: a, rpc: 127.0.0.1:7001, http: 127.0.0.1:8001, zone: rack-1 }
   - { name: b, rpc: 127.0.0.1:7002, http: 127.0.0.1:8002, zone: rack-2 }

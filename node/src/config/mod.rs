@@ -38,7 +38,7 @@ pub const MEMBERS_MAX: usize = 1024;
 pub struct Config {
     /// The cluster's name. Nodes of different clusters refuse each other.
     pub cluster: String,
-    /// This node's name; one of [`Config::members`].
+    /// This node's name.
     pub node: String,
     /// The folder of everything that this node keeps.
     pub data: PathBuf,
@@ -48,20 +48,84 @@ pub struct Config {
     pub rpc: String,
     /// Worker threads; 0: one for each core.
     pub threads: usize,
-    /// Every node of the cluster, this one among them, in the order of the file.
+    /// This node's zone and points on the ring, unless it stands among [`Config::members`].
+    pub zone: String,
+    /// See [`Config::zone`].
+    pub vnodes: u32,
+    /// This node's datacenter.
+    pub datacenter: String,
+    /// Where members may be found by gossip.
+    pub seeds: Vec<String>,
+    /// The names that make the ring, when [`Config::members`] is empty.
+    pub founders: Vec<String>,
+    /// Every node that makes the ring, in the order of the file. Empty: see [`Config::founders`].
     pub members: Vec<Member>,
+    /// Where this node is reached.
+    pub advertise: Advertise,
     /// How the ring is cut.
     pub ring: Ring,
     /// How many replicas, and how many of them must answer.
     pub replication: Replication,
+    /// How members hear of each other.
+    pub gossip: Gossip,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// How much of things there may be.
     pub limits: Limits,
     /// How data is kept.
     pub storage: Storage,
+    /// Writes kept for members that are away.
+    pub hints: Hints,
     /// What is logged, and how.
     pub log: Log,
+}
+
+/// Where this node is reached, as `host:port`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Advertise {
+    /// By other nodes, over TCP and UDP.
+    pub rpc: String,
+    /// By clients.
+    pub http: String,
+}
+
+/// How members hear of each other.
+#[derive(Clone, PartialEq)]
+pub struct Gossip {
+    /// Milliseconds between two heartbeats.
+    pub interval_ms: u64,
+    /// Members that each round tells the news to.
+    pub fanout: usize,
+    /// When a member is suspected.
+    pub detector: Detector,
+    /// Shared by the cluster; empty: gossip is not authenticated.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Gossip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { interval_ms, fanout, detector, secret } = self;
+        let secret = if secret.is_empty() { "none" } else { "set" };
+        write!(f, "Gossip {{ {interval_ms} ms, fanout {fanout}, {detector:?}, secret: {secret} }}")
+    }
+}
+
+/// When a member is suspected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detector {
+    /// By phi accrual, from this threshold on.
+    Phi(u32),
+    /// After so many intervals without a beat.
+    Count(u32),
+}
+
+/// Writes kept for members that are away.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hints {
+    /// Bytes of them at most.
+    pub bytes_max: u64,
+    /// Seconds after which one is dropped.
+    pub age_s: u64,
 }
 
 /// One node of the cluster, as the others see it.
@@ -201,6 +265,7 @@ impl Config {
             config.http = own.http.clone();
             config.rpc = own.rpc.clone();
         }
+        config.advertise = Advertise { rpc: config.rpc.clone(), http: config.http.clone() };
         cluster.clone_into(&mut config.cluster);
         node.clone_into(&mut config.node);
         config.members = members;
@@ -217,7 +282,7 @@ impl Config {
         read::from_yaml(text, env)
     }
 
-    /// Checks what holds between fields: that the node is a member, that no two members share a
+    /// Checks what holds between fields: that the node has a place, that no two members share a
     /// name or an address, that enough members can hold the replicas, and the like. What
     /// [`Config::from_yaml`] returned has passed.
     ///
@@ -232,6 +297,24 @@ impl Config {
     /// This node's own entry in `members`.
     pub fn own_member(&self) -> Option<&Member> {
         self.members.iter().find(|member| member.name == self.node)
+    }
+
+    /// This node as the others see it.
+    pub fn own(&self) -> Member {
+        let (zone, vnodes) = match self.own_member() {
+            Some(own) => (own.zone.clone(), own.vnodes),
+            None => (self.zone.clone(), self.vnodes),
+        };
+        let Advertise { rpc, http } = self.advertise.clone();
+        Member { name: self.node.clone(), rpc, http, zone, vnodes }
+    }
+
+    /// The names that make the ring.
+    pub fn ring_names(&self) -> Vec<&str> {
+        if self.members.is_empty() {
+            return self.founders.iter().map(String::as_str).collect();
+        }
+        self.members.iter().map(|member| member.name.as_str()).collect()
     }
 }
 

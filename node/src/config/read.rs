@@ -11,8 +11,8 @@ use super::address::HostPort;
 use super::fields::{self, Default, Field, Kind};
 use super::mistakes::{Mistakes, nearest};
 use super::{
-    Config, ConfigErrors, Limits, Log, LogFormat, LogLevel, MEMBERS_MAX, Member, Replication, Ring,
-    Storage, Sync, Timeouts,
+    Advertise, Config, ConfigErrors, Detector, Gossip, Hints, Limits, Log, LogFormat, LogLevel,
+    MEMBERS_MAX, Member, Replication, Ring, Storage, Sync, Timeouts,
 };
 use crate::domain::quorum::Level;
 
@@ -81,7 +81,13 @@ fn overlay(tree: &mut Map<String, Value>, env: &BTreeMap<String, String>, mistak
         };
         let number = match field.kind {
             Kind::Number { .. } | Kind::PowerOfTwo { .. } | Kind::Quorum => text.parse().ok(),
-            Kind::Name | Kind::Path | Kind::Address | Kind::Choice(_) => None::<u64>,
+            Kind::Name
+            | Kind::Path
+            | Kind::Address
+            | Kind::Names
+            | Kind::Addresses
+            | Kind::Secret
+            | Kind::Choice(_) => None::<u64>,
         };
         let value = number.map_or_else(|| Value::from(text.as_str()), Value::from);
         if let Err(problem) = wrong(field.kind, &value) {
@@ -148,6 +154,26 @@ fn read(tree: &Map<String, Value>, mistakes: &mut Mistakes) -> Config {
     let own = members.iter().find(|member| member.name == node);
     let http = root.address("http", own.map(|own| &own.http));
     let rpc = root.address("rpc", own.map(|own| &own.rpc));
+    let own = own.map(|own| (own.rpc.clone(), own.http.clone()));
+    let (own_rpc, own_http) = own.unwrap_or_else(|| (rpc.clone(), http.clone()));
+    let (zone, datacenter) = (root.text("zone"), root.text("datacenter"));
+    let vnodes = match root.tree.contains_key("vnodes") {
+        true => root.number("vnodes"),
+        false => ring.vnodes,
+    };
+    let (seeds, founders) = (root.list("seeds"), root.list("founders"));
+    let advertise = {
+        let mut at = root.section("advertise", &empty);
+        Advertise {
+            rpc: at.address("advertise.rpc", Some(&own_rpc)),
+            http: at.address("advertise.http", Some(&own_http)),
+        }
+    };
+    let gossip = gossip(&mut root.section("gossip", &empty));
+    let hints = {
+        let mut at = root.section("hints", &empty);
+        Hints { bytes_max: at.number("hints.bytes_max"), age_s: at.number("hints.age_s") }
+    };
     let replication = {
         let mut at = root.section("replication", &empty);
         Replication {
@@ -167,13 +193,35 @@ fn read(tree: &Map<String, Value>, mistakes: &mut Mistakes) -> Config {
         http,
         rpc,
         threads,
+        zone,
+        vnodes,
+        datacenter,
+        seeds,
+        founders,
         members,
+        advertise,
         ring,
         replication,
+        gossip,
         timeouts,
         limits,
         storage,
+        hints,
         log,
+    }
+}
+
+fn gossip(at: &mut Reader<'_>) -> Gossip {
+    let phi = Detector::Phi(at.number("gossip.phi_threshold"));
+    let count = Detector::Count(at.number("gossip.missed_beats"));
+    Gossip {
+        interval_ms: at.number("gossip.interval_ms"),
+        fanout: at.number("gossip.fanout"),
+        detector: match at.text("gossip.detector").as_str() {
+            "count" => count,
+            _ => phi,
+        },
+        secret: at.secret("gossip.secret"),
     }
 }
 
@@ -238,11 +286,12 @@ fn members(root: &mut Reader<'_>, vnodes_default: u32) -> Vec<Member> {
             root.mistakes.add("members", format!("found {found} members; allowed: {allowed}"));
             &[]
         }
-        other => {
-            let found = other.map_or_else(|| "nothing".to_owned(), shown);
+        Some(other) => {
+            let found = shown(other);
             root.mistakes.add("members", format!("found {found}; allowed: {allowed}"));
             &[]
         }
+        None => &[],
     };
     let mut members = Vec::with_capacity(list.len());
     for (index, entry) in list.iter().enumerate() {
@@ -349,6 +398,15 @@ impl Reader<'_> {
         written.or_else(|| default.cloned()).unwrap_or_else(|| "127.0.0.1:0".to_owned())
     }
 
+    /// The texts at `path`; none by default.
+    fn list(&mut self, path: &str) -> Vec<String> {
+        self.value(known(path)).and_then(texts).unwrap_or_default()
+    }
+
+    fn secret(&mut self, path: &str) -> String {
+        self.value(known(path)).and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
     fn quorum(&mut self, path: &str) -> Level {
         self.value(known(path)).and_then(quorum).unwrap_or(Level::Quorum)
     }
@@ -371,6 +429,22 @@ fn quorum(value: &Value) -> Option<Level> {
     }
 }
 
+/// A list of texts, written as one or separated by commas.
+fn texts(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(text) => Some(
+            text.split(',').map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect(),
+        ),
+        Value::Array(list) => list.iter().map(|text| text.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
+/// True for at most [`MEMBERS_MAX`] texts that are all `right`.
+fn all_are(value: &Value, right: impl Fn(&str) -> bool) -> bool {
+    texts(value).is_some_and(|list| list.len() <= MEMBERS_MAX && list.iter().all(|t| right(t)))
+}
+
 /// Says what is wrong with `value` as a `kind`, if anything is.
 fn wrong(kind: Kind, value: &Value) -> Result<(), String> {
     let right = match kind {
@@ -382,6 +456,9 @@ fn wrong(kind: Kind, value: &Value) -> Result<(), String> {
             value.as_u64().is_some_and(|n| (min..=max).contains(&n) && n.is_power_of_two())
         }
         Kind::Quorum => quorum(value).is_some(),
+        Kind::Names => all_are(value, is_name),
+        Kind::Addresses => all_are(value, |text| text.parse::<HostPort>().is_ok()),
+        Kind::Secret => value.as_str().is_some_and(|text| text.len() <= 256),
         Kind::Choice(words) => value.as_str().is_some_and(|text| words.contains(&text)),
     };
     if right {
@@ -414,16 +491,16 @@ fn shown(value: &Value) -> String {
 
 /// See [`Config::check`].
 pub(super) fn check(config: &Config, mistakes: &mut Mistakes) {
-    let Config { node, members, replication, .. } = config;
+    let Config { members, replication, .. } = config;
     check_members(members, mistakes);
-    if config.own_member().is_none() && !mistakes.under("members") && !mistakes.under("node") {
-        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-        let names = names.join(", ");
-        mistakes.add("node", format!("found {node:?}; allowed: the name of a member: {names}"));
-    }
-    let owners = members.iter().filter(|member| member.vnodes > 0).count();
+    check_place(config, mistakes);
+    let owners = match members.is_empty() {
+        true => config.founders.len(),
+        false => members.iter().filter(|member| member.vnodes > 0).count(),
+    };
     let n = replication.n;
-    if owners < usize::from(n) && !mistakes.under("members") && !mistakes.under("replication.n") {
+    let known = !mistakes.under("members") && !mistakes.under("founders");
+    if owners < usize::from(n) && known && !mistakes.under("replication.n") {
         let problem = format!("found {n}; allowed: at most {owners}, the members that own data");
         mistakes.add("replication.n", problem);
     }
@@ -436,6 +513,51 @@ pub(super) fn check(config: &Config, mistakes: &mut Mistakes) {
     if default > most && !mistakes.under("timeouts") {
         let problem = format!("found {default}; allowed: at most timeouts.request_max_ms, {most}");
         mistakes.add("timeouts.request_ms", problem);
+    }
+}
+
+/// The ring is made of members or of founders, and this node is one of them or a proxy.
+fn check_place(config: &Config, mistakes: &mut Mistakes) {
+    if mistakes.under("members") || mistakes.under("founders") {
+        return;
+    }
+    let Config { node, members, founders, .. } = config;
+    if members.is_empty() && founders.is_empty() {
+        let problem = "found nothing; allowed: a list of members, each with name, rpc and http; or \
+                       leave it out and list founders (names) and seeds (addresses)";
+        mistakes.add("members", problem);
+        return;
+    }
+    if !members.is_empty() && !founders.is_empty() {
+        mistakes.add("founders", "members are listed too; allowed: one of the two");
+        return;
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = founders.iter().find(|name| !seen.insert(*name)) {
+        mistakes.add("founders", format!("{twice:?} stands there twice"));
+    }
+    if mistakes.under("node") {
+        return;
+    }
+    let names = config.ring_names();
+    if !names.contains(&node.as_str()) && config.vnodes > 0 {
+        let names = names.join(", ");
+        let problem =
+            format!("found {node:?}; allowed: {names}; or any other name with vnodes: 0, a proxy");
+        mistakes.add("node", problem);
+    }
+    if names.contains(&node.as_str()) && members.is_empty() && config.vnodes == 0 {
+        mistakes.add("vnodes", "found 0 for a founder; allowed: at least 1, as it owns data");
+    }
+    for (path, address) in
+        [("advertise.rpc", &config.advertise.rpc), ("advertise.http", &config.advertise.http)]
+    {
+        let host = address.rsplit_once(':').map_or("", |(host, _)| host);
+        if matches!(host, "0.0.0.0" | "[::]") && members.is_empty() {
+            let problem =
+                format!("found {address}; allowed: an address that others can connect to");
+            mistakes.add(path, problem);
+        }
     }
 }
 

@@ -64,6 +64,13 @@ threads: 4
 members:
   - {name: a, rpc: a.internal:81, http: a.internal:80, zone: z, vnodes: 7}
   - {name: p, rpc: p:1, http: p:2, vnodes: 0}
+zone: yard
+datacenter: west
+vnodes: 9
+seeds: 'seed.internal:81, 10.0.0.1:81'
+advertise: {rpc: out:81, http: out:80}
+gossip: {interval_ms: 200, fanout: 2, detector: count, missed_beats: 5, secret: hush}
+hints: {bytes_max: 4096, age_s: 60}
 ring: {partitions: 64, vnodes: 8}
 replication: {n: 1, r: one, w: 1}
 timeouts:
@@ -89,6 +96,17 @@ log: {format: json, level: trace}
     expected.data = PathBuf::from("/var/lib/starling");
     (expected.http, expected.rpc) = ("0.0.0.0:80".to_owned(), "[::]:81".to_owned());
     expected.threads = 4;
+    (expected.zone, expected.vnodes) = ("yard".to_owned(), 9);
+    expected.datacenter = "west".to_owned();
+    expected.seeds = vec!["seed.internal:81".to_owned(), "10.0.0.1:81".to_owned()];
+    expected.advertise = Advertise { rpc: "out:81".to_owned(), http: "out:80".to_owned() };
+    expected.gossip = Gossip {
+        interval_ms: 200,
+        fanout: 2,
+        detector: Detector::Count(5),
+        secret: "hush".to_owned(),
+    };
+    expected.hints = Hints { bytes_max: 4096, age_s: 60 };
     expected.ring = Ring { partitions: 64, vnodes: 8 };
     expected.replication = Replication { n: 1, r: Level::One, w: Level::Count(1) };
     expected.timeouts = Timeouts {
@@ -200,9 +218,47 @@ fn rules_between_fields_are_checked() {
     let env = env(&[("STARLING_NODE", "z")]);
     insta::assert_snapshot!(Config::from_yaml(&text, &env).unwrap_err(), @r#"
     3 mistakes in the configuration:
-      node: found "z"; allowed: the name of a member: a, b, c
+      node: found "z"; allowed: a, b, c; or any other name with vnodes: 0, a proxy
       replication.n: found 4; allowed: at most 3, the members that own data
       timeouts.request_ms: found 5000; allowed: at most timeouts.request_max_ms, 9
+    "#);
+}
+
+#[test]
+fn a_cluster_can_be_found_by_gossip_instead_of_listed() {
+    let base = "cluster: c\nnode: b\nrpc: 10.0.0.2:7001\nhttp: 10.0.0.2:8001\n";
+    let founded = format!("{base}seeds: [10.0.0.1:7001]\nfounders: [a, b, c]\n");
+    let config = Config::from_yaml(&founded, &no_env()).unwrap();
+    assert_eq!(config.ring_names(), ["a", "b", "c"]);
+    assert_eq!(config.own().rpc, "10.0.0.2:7001");
+    let proxy = format!("{founded}vnodes: 0\n").replace("node: b", "node: p");
+    assert_eq!(Config::from_yaml(&proxy, &no_env()).unwrap().own().vnodes, 0);
+    let mut told = String::new();
+    for text in [
+        base.to_owned(),
+        format!("{base}founders: [a, b]"),
+        format!("{base}founders: [a, c, a]"),
+        format!("{founded}members: [{{name: b, rpc: h:1, http: h:2}}]\nreplication: {{n: 1}}"),
+        format!("{founded}vnodes: 0"),
+        format!("{founded}http: 0.0.0.0:80").replace("http: 10.0.0.2:8001\n", ""),
+    ] {
+        told += &Config::from_yaml(&text, &no_env()).unwrap_err().to_string();
+        told += "\n";
+    }
+    insta::assert_snapshot!(told, @r#"
+    1 mistake in the configuration:
+      members: found nothing; allowed: a list of members, each with name, rpc and http; or leave it out and list founders (names) and seeds (addresses)
+    1 mistake in the configuration:
+      replication.n: found 3; allowed: at most 2, the members that own data
+    2 mistakes in the configuration:
+      founders: "a" stands there twice
+      node: found "b"; allowed: a, c, a; or any other name with vnodes: 0, a proxy
+    1 mistake in the configuration:
+      founders: members are listed too; allowed: one of the two
+    1 mistake in the configuration:
+      vnodes: found 0 for a founder; allowed: at least 1, as it owns data
+    1 mistake in the configuration:
+      advertise.http: found 0.0.0.0:80; allowed: an address that others can connect to
     "#);
 }
 
@@ -224,7 +280,7 @@ fn text_that_is_no_mapping_is_refused() {
     3 mistakes in the configuration:
       cluster: found nothing; allowed: 1 to 64 letters, digits, "-", "_" or "."
       node: found nothing; allowed: 1 to 64 letters, digits, "-", "_" or "."
-      members: found nothing; allowed: a list of 1 to 1024 members, each with name, rpc and http
+      members: found nothing; allowed: a list of members, each with name, rpc and http; or leave it out and list founders (names) and seeds (addresses)
     "#);
 }
 
@@ -233,7 +289,7 @@ fn every_path_of_the_table_is_read() {
     for field in fields::FIELDS {
         let (group, name) = field.path.split_once('.').unwrap_or(("", field.path));
         let text = match group {
-            "" => format!("{name}: [x]\n"),
+            "" => format!("{name}: [[x]]\n"),
             "members[]" => format!("members: [{{{name}: [x]}}]\n"),
             _ => format!("{group}: {{{name}: [x]}}\n"),
         };

@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rand::Rng;
 
 use super::frame::{FrameError, FrameReader, Kind};
@@ -62,6 +63,8 @@ pub(super) enum LinkError {
     OutOfPlace(Kind),
     #[error("nothing was heard for {} ms", .0.as_millis())]
     Silent(Duration),
+    #[error("nobody has needed it for {} ms", .0.as_millis())]
+    Idle(Duration),
     #[error("the peer is stopping")]
     Leaving,
     #[error("this node is stopping")]
@@ -91,6 +94,10 @@ async fn keep_connected(shared: &Shared) {
     let mut dice = rng::fork(&format!("rpc backoff of {}", shared.name));
     let mut backoff = backoff_min;
     loop {
+        if shared.options.idle_after.is_some() {
+            shared.enter(&mut lock(&shared.channel), PeerState::Idle, time::now());
+            shared.wanted.notified().await;
+        }
         let arrivals = shared.local.arrivals(&shared.name);
         shared.enter(&mut lock(&shared.channel), PeerState::Connecting, time::now());
         let error = match connect(shared).await {
@@ -105,6 +112,12 @@ async fn keep_connected(shared: &Shared) {
                 error
             }
         };
+        // Whoever wanted this connection has had it, or has heard.
+        let _served = shared.wanted.notified().now_or_never();
+        if let LinkError::Idle(_) = error {
+            shared.down(&error, PeerState::Idle, time::now());
+            continue;
+        }
         shared.down(&error, PeerState::Down, time::now());
         if is_mistake(&error) {
             // Somebody has to change a configuration first.
@@ -113,8 +126,15 @@ async fn keep_connected(shared: &Shared) {
         let whole = u64::try_from(backoff.as_nanos()).unwrap_or(u64::MAX);
         let wait = Duration::from_nanos(dice.random_range(whole / 2..=whole));
         let arrival = shared.local.arrival(&shared.name, arrivals);
-        backoff = match time::timeout(wait, arrival).await {
-            // The peer has called us meanwhile, so it is back: no reason to wait any longer.
+        let reason_to_hope = async {
+            tokio::select! {
+                biased;
+                () = arrival => {}
+                () = shared.hasten.notified() => {}
+            }
+        };
+        backoff = match time::timeout(wait, reason_to_hope).await {
+            // The peer has called us meanwhile, or others have heard of it: no reason to wait.
             Ok(()) => backoff_min,
             Err(_) => (backoff * 2).min(backoff_max),
         };
@@ -130,7 +150,7 @@ fn is_mistake(error: &LinkError) -> bool {
 async fn connect(shared: &Shared) -> Result<(TcpStream, FrameReader, PeerInfo), LinkError> {
     let options = &shared.options;
     let (limit, handshake_limit) = (options.connect_timeout, options.handshake_timeout);
-    let resolved = time::timeout(handshake_limit, net::lookup_host(&shared.addr)).await;
+    let resolved = time::timeout(handshake_limit, net::lookup_host(&shared.addr())).await;
     let resolved = resolved.unwrap_or_else(|elapsed| Err(io::Error::other(elapsed)));
     let mut last = LinkError::NoAddress;
     for addr in resolved.map_err(LinkError::Resolve)?.into_iter().take(ADDRESSES_MAX) {
@@ -224,6 +244,7 @@ impl Shared {
         let mut channel = lock(&self.channel);
         channel.line = Some(Line { last_heard: now, next_ping: now, ping_sent: None });
         channel.info = Some(info);
+        channel.last_used = now;
         channel.counters.connects += 1;
         self.enter(&mut channel, PeerState::Usable, now);
     }
@@ -304,7 +325,13 @@ impl Shared {
         channel: &mut super::peer::Channel,
         now: Instant,
     ) -> Result<Instant, LinkError> {
-        let Options { ping_interval, silent_after, dead_after, .. } = *self.options;
+        let Options { ping_interval, silent_after, dead_after, idle_after, .. } = *self.options;
+        if let Some(limit) = idle_after
+            && channel.pending.waiting() == 0
+            && now.since(channel.last_used) >= limit
+        {
+            return Err(LinkError::Idle(limit));
+        }
         let Some(line) = &mut channel.line else { return Err(LinkError::Closed) };
         if now.since(channel.armed) > ping_interval / 2 {
             line.ping_sent = line.ping_sent.map(|_| now);

@@ -17,6 +17,10 @@ pub struct Options {
     pub backoff_min: Duration,
     /// Where the doubling ends.
     pub backoff_max: Duration,
+    /// `None`: peers are connected at once, and stay so. Else the first call that needs a peer
+    /// connects it, and after so long without a call it is let go: for clusters where each
+    /// member talks to few of the others.
+    pub idle_after: Option<Duration>,
     /// A connection is asked for a sign of life so often.
     pub ping_interval: Duration,
     /// A peer of whom nothing was heard for so long, although it was asked, is not usable.
@@ -54,6 +58,7 @@ impl Default for Options {
             handshake_timeout: Duration::from_secs(5),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
+            idle_after: None,
             ping_interval: Duration::from_secs(1),
             silent_after: Duration::from_millis(1500),
             dead_after: Duration::from_secs(3),

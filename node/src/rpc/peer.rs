@@ -87,6 +87,9 @@ pub enum PeerState {
     Leaving,
     /// Not there; the next attempt comes by itself.
     Down,
+    /// Not connected, as nobody needs it; the next call connects
+    /// ([`Options::idle_after`](super::Options::idle_after)).
+    Idle,
     /// Given up for good: the calling side was stopped.
     Stopped,
 }
@@ -96,7 +99,7 @@ pub enum PeerState {
 pub struct PeerStatus {
     /// The configured member name.
     pub name: Arc<str>,
-    /// The configured address, `host:port`.
+    /// The address at present, `host:port`.
     pub addr: Arc<str>,
     /// What the connection is at.
     pub state: PeerState,
@@ -143,7 +146,7 @@ pub struct Peer {
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "peer {} at {}", self.shared.name, self.shared.addr)
+        write!(f, "peer {} at {}", self.shared.name, self.shared.addr())
     }
 }
 
@@ -156,6 +159,32 @@ impl Peer {
     /// True when there is a connection and the peer gives signs of life. Costs one load.
     pub fn is_usable(&self) -> bool {
         self.shared.usable.load(Ordering::Acquire)
+    }
+
+    /// True when it is not connected only because nobody needed it. Costs one load.
+    pub fn is_idle(&self) -> bool {
+        self.shared.idle.load(Ordering::Acquire)
+    }
+
+    /// Where it is from now on, `host:port`: the next attempt to connect goes there, at once if there
+    /// is no connection. One that is up stays up.
+    pub fn set_address(&self, addr: &str) {
+        let mut known = lock(&self.shared.addr);
+        if **known != *addr {
+            *known = addr.into();
+            drop(known);
+            self.hasten();
+        }
+    }
+
+    /// It is believed to be there: a wait for the next attempt to connect ends now.
+    pub fn hasten(&self) {
+        self.shared.hasten.notify_one();
+    }
+
+    /// Calls without an answer.
+    pub fn in_flight(&self) -> usize {
+        lock(&self.shared.channel).pending.waiting()
     }
 
     /// Sends `request`. It is encoded and queued here and now, so requests leave in the order of the
@@ -176,7 +205,7 @@ impl Peer {
         let channel = lock(&self.shared.channel);
         PeerStatus {
             name: Arc::clone(&self.shared.name),
-            addr: Arc::clone(&self.shared.addr),
+            addr: self.shared.addr(),
             state: channel.state,
             since: channel.since,
             last_error: channel.last_error.clone(),
@@ -188,8 +217,11 @@ impl Peer {
         }
     }
 
-    /// Waits until the peer is usable, or `deadline`; true when it is.
+    /// Waits until the peer is usable, or `deadline`; true when it is. Connects an idle one.
     pub async fn wait_usable(&self, deadline: Instant) -> bool {
+        if self.is_idle() {
+            self.shared.wanted.notify_one();
+        }
         let usable = async {
             let mut version = self.shared.changes.version();
             while !self.is_usable() {
@@ -203,15 +235,20 @@ impl Peer {
 /// What callers and the connection's task share.
 pub(super) struct Shared {
     pub(super) name: Arc<str>,
-    pub(super) addr: Arc<str>,
+    addr: Mutex<Arc<str>>,
     pub(super) local: LocalInfo,
     pub(super) options: Arc<Options>,
     pub(super) usable: AtomicBool,
+    pub(super) idle: AtomicBool,
     pub(super) channel: Mutex<Channel>,
     /// Rung when frames are there to be written.
     pub(super) bell: Notify,
     /// Rung when a deadline is earlier than the time that the timekeeper sleeps until.
     pub(super) rearm: Notify,
+    /// Rung when an idle peer is needed.
+    pub(super) wanted: Notify,
+    /// Rung when waiting for the next attempt to connect makes no sense any more.
+    pub(super) hasten: Notify,
     /// Rung once: no more connections.
     pub(super) stop: Notify,
     pub(super) changes: Arc<Changes>,
@@ -225,6 +262,8 @@ pub(super) struct Channel {
     pub(super) line: Option<Line>,
     pub(super) outbox: Outbox,
     pub(super) pending: Pending,
+    /// When the last call began, or the connection did.
+    pub(super) last_used: Instant,
     /// What the timekeeper sleeps until.
     pub(super) armed: Instant,
     pub(super) last_error: Option<Arc<str>>,
@@ -242,12 +281,14 @@ impl Shared {
         changes: Arc<Changes>,
     ) -> Self {
         let since = time::now();
+        let idle = options.idle_after.is_some();
         let channel = Channel {
-            state: PeerState::Connecting,
+            state: if idle { PeerState::Idle } else { PeerState::Connecting },
             since,
             line: None,
             outbox: Outbox::default(),
             pending: Pending::default(),
+            last_used: since,
             armed: since,
             last_error: None,
             rtt: None,
@@ -256,16 +297,24 @@ impl Shared {
         };
         Self {
             name: name.into(),
-            addr: addr.into(),
+            addr: Mutex::new(addr.into()),
             local,
             options,
             usable: AtomicBool::new(false),
+            idle: AtomicBool::new(idle),
             channel: Mutex::new(channel),
             bell: Notify::new(),
             rearm: Notify::new(),
+            wanted: Notify::new(),
+            hasten: Notify::new(),
             stop: Notify::new(),
             changes,
         }
+    }
+
+    /// The address at present.
+    pub(super) fn addr(&self) -> Arc<str> {
+        Arc::clone(&lock(&self.addr))
     }
 
     /// Takes a slot and queues the request; its number, or why not.
@@ -283,6 +332,9 @@ impl Shared {
         let channel = &mut *guard;
         if !matches!(channel.state, PeerState::Usable | PeerState::Silent) {
             channel.counters.not_connected += 1;
+            if channel.state == PeerState::Idle {
+                self.wanted.notify_one();
+            }
             return Err(NotSent::NotConnected.into());
         }
         if channel.pending.len() >= options.in_flight_max
@@ -307,6 +359,7 @@ impl Shared {
             return Err(NotSent::TooLarge { max: options.payload_bytes_max }.into());
         }
         channel.counters.calls += 1;
+        channel.last_used = now;
         let rearm = head.deadline < channel.armed;
         if rearm {
             channel.armed = head.deadline;
@@ -323,12 +376,14 @@ impl Shared {
 
     /// Moves to `state`, and tells whoever waits for a change of usability.
     pub(super) fn enter(&self, channel: &mut Channel, state: PeerState, now: Instant) {
-        let gone = |state| matches!(state, PeerState::Connecting | PeerState::Down);
+        let gone =
+            |state| matches!(state, PeerState::Connecting | PeerState::Down | PeerState::Idle);
         if !(gone(channel.state) && gone(state)) {
             channel.since = now;
         }
         channel.state = state;
         let usable = state == PeerState::Usable;
+        self.idle.store(state == PeerState::Idle, Ordering::Release);
         if self.usable.swap(usable, Ordering::AcqRel) != usable {
             self.changes.bump();
         }
@@ -361,9 +416,9 @@ impl Shared {
             event::note("rpc_lost", 0, lost as u64);
         }
         if news && state == PeerState::Down {
-            tracing::warn!(peer = %self.name, addr = %self.addr, lost, "{reason}");
+            tracing::warn!(peer = %self.name, addr = %self.addr(), lost, "{reason}");
         } else {
-            tracing::debug!(peer = %self.name, addr = %self.addr, "{reason}");
+            tracing::debug!(peer = %self.name, addr = %self.addr(), "{reason}");
         }
     }
 }

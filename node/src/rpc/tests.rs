@@ -5,6 +5,7 @@ mod admission;
 mod bounds;
 mod calls;
 mod ending;
+mod lazy;
 
 use std::future::Future;
 use std::sync::Arc;
