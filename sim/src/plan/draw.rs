@@ -119,7 +119,7 @@ fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
         ]),
         gossip_interval_ms: Some(gossip.pick(&[250, 500, 500, 1_000])),
         detector: gossip.pick(&[None, Some(Detector::Phi), Some(Detector::Count)]),
-        hint_age_ms: gossip.chance(25).then(|| gossip.within(3_000, 9_000)),
+        hint_age_s: gossip.chance(25).then(|| gossip.within(3, 9)),
         peer_queue_bytes: tight.chance(6).then_some(64 << 10),
         http_idle_ms: tight.chance(6).then(|| tight.within(500, 3_000)),
     }
@@ -180,8 +180,7 @@ fn draw_swarm(dice: Dice, plan: &Plan) -> Swarm {
         // Reads and writes are always there; each other action is in half of the seeds.
         *weight = if action < 2 || die.chance(50) { die.magnitude(1, 16) } else { 0 };
     }
-    let shape =
-        if dice.stream("shape", 0, 0).chance(8) { Shape::OwnerAway } else { Shape::Mixed };
+    let shape = if dice.stream("shape", 0, 0).chance(8) { Shape::OwnerAway } else { Shape::Mixed };
     let faults = if kinds.is_empty() { 0 } else { die.magnitude(1, 15) };
     Swarm {
         shape,

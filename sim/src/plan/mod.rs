@@ -144,9 +144,9 @@ pub struct Settings {
     /// How a silent node is told from a slow one; `None`: the node's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detector: Option<Detector>,
-    /// How old a hint may become; `None`: the node's default, which no run reaches.
+    /// How old a hint may become, in seconds; `None`: the node's default, which no run reaches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint_age_ms: Option<u64>,
+    pub hint_age_s: Option<u64>,
     /// The most bytes that wait to be sent to one other node; `None`: the node's default, which no
     /// plan's clients can reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]

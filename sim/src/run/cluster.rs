@@ -11,7 +11,7 @@ use starling_world::process::MachineId;
 use starling_world::{clock, machine, task, time, trace};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::history::{Disturbance, Endpoint, Fault, Sample};
+use crate::history::{Disturbance, Endpoint, Fault, HintsLeft, Sample, View};
 use crate::plan::{ClientNo, Link, NodeNo, Plan};
 
 use super::recorder::node_index;
@@ -237,6 +237,21 @@ impl Cluster {
     ) -> Result<Vec<Option<Vec<u8>>>, String> {
         let (answer, answered) = oneshot::channel();
         self.ask(node, Question::Copies(keys, answer), answered).await
+    }
+
+    /// What `node` lists of the cluster.
+    pub(super) async fn view(&self, node: NodeNo) -> Result<View, String> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(node, Question::View(answer), answered).await
+    }
+
+    /// The hints that `node` holds.
+    pub(super) async fn hints_left(&self, node: NodeNo) -> Result<Vec<HintsLeft>, String> {
+        let (answer, answered) = oneshot::channel();
+        let left = self.ask(node, Question::HintsLeft(answer), answered).await?;
+        let holder = node_index(node);
+        let row = |(owner, count)| HintsLeft { holder, owner: node_index(owner), count };
+        Ok(left.into_iter().map(row).collect())
     }
 
     async fn ask<T>(

@@ -306,8 +306,7 @@ mod tests {
 
     #[test]
     fn datagrams_have_shares_of_their_own() {
-        let spec =
-            LinkSpec { datagram_loss: 0.1, datagram_duplicate: 0.05, ..LinkSpec::default() };
+        let spec = LinkSpec { datagram_loss: 0.1, datagram_duplicate: 0.05, ..LinkSpec::default() };
         let (times, twice) = arrivals(spec, 10_000);
         assert_eq!((times.len(), twice), (10_000, 0), "connections do not feel it");
         let (times, twice) = arrivals_of(spec, 100_000, true);

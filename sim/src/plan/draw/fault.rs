@@ -158,11 +158,9 @@ fn draw_bad_links(die: &mut Die, plan: &Plan, kind: &str, node: NodeNo) -> Fault
             to: other,
             loss_ppm: die.magnitude(10_000, 800_000) as u32,
         },
-        "flapping_link" => FaultKind::FlappingLink {
-            from: node,
-            to: other,
-            period_ms: die.magnitude(100, 8_000),
-        },
+        "flapping_link" => {
+            FaultKind::FlappingLink { from: node, to: other, period_ms: die.magnitude(100, 8_000) }
+        }
         "lossy_datagrams" => FaultKind::LossyDatagrams {
             // As often as not so little that nobody may notice.
             loss_ppm: if die.chance(50) { 10_000 } else { die.magnitude(20_000, 600_000) as u32 },

@@ -1,7 +1,7 @@
 //! What a fault means to requests and to beliefs: the entries by which the oracle excuses.
 
 use crate::history::{ClientId, Disturbance, Endpoint, Fault as Felt};
-use crate::plan::{ClientNo, FaultKind, Link};
+use crate::plan::{ClientNo, FaultKind, Link, NodeNo};
 use crate::run::recorder::node_index;
 
 use super::Weather;
