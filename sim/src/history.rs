@@ -19,9 +19,15 @@
 //!
 //! What this does not hold: dots, vectors, tokens, or any other thing from inside the store.
 
+mod membership;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use membership::{
+    Belief, Ending, Health, HintDeed, HintStep, Hints, HintsLeft, Life, Listed, Membership, View,
+};
 
 /// An operation: its index in [`History::ops`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -88,6 +94,10 @@ pub struct Evidence {
     pub disturbances: Vec<Disturbance>,
     /// Gauges of the nodes, as sampled through the run.
     pub samples: Vec<Sample>,
+    /// What nodes believed of each other; `None`: they do not gossip.
+    pub membership: Option<Membership>,
+    /// What became of hints; `None`: nodes keep none.
+    pub hints: Option<Hints>,
     /// What the cluster was configured to promise.
     pub rules: Rules,
 }
@@ -108,6 +118,9 @@ pub struct KeyInfo {
     pub name: String,
     /// Its home replicas, primary first. Membership is static in a run.
     pub homes: Vec<NodeIndex>,
+    /// Who may stand in for them when a sloppy write finds too few; empty: nobody does.
+    #[serde(default)]
+    pub fallbacks: Vec<NodeIndex>,
 }
 
 /// One request of one client.
@@ -281,6 +294,22 @@ pub enum Fault {
         /// The receiver.
         to: Endpoint,
     },
+    /// Not quite clean in this direction, all the time: a little loss or reordering, or a limit to what
+    /// fits through. Requests may feel it; nobody may be taken for dead because of it.
+    LinkRough {
+        /// The sender.
+        from: Endpoint,
+        /// The receiver.
+        to: Endpoint,
+    },
+    /// A few datagrams are lost or doubled in this direction. It excuses nothing: neither a request nor a
+    /// mistake about who is alive.
+    DatagramsRough {
+        /// The sender.
+        from: Endpoint,
+        /// The receiver.
+        to: Endpoint,
+    },
 }
 
 /// One gauge of one node at one moment.
@@ -318,6 +347,9 @@ pub struct Rules {
     pub service_ns: u64,
     /// Client requests that a node answers at one time; it may refuse more.
     pub in_flight_max: u64,
+    /// Limits are so tight that nodes may refuse each other's requests, or close a connection just as a
+    /// client uses it: no failed request is held against them.
+    pub tight: bool,
 }
 
 impl Default for Rules {
@@ -331,6 +363,7 @@ impl Default for Rules {
             failover_ns: SECOND,
             service_ns: SECOND,
             in_flight_max: u64::MAX,
+            tight: false,
         }
     }
 }
@@ -366,6 +399,8 @@ mod tests {
             finals: vec![FinalState { key: KeyIndex(0), read: OpId(1), copies: vec![copy] }],
             disturbances: vec![Disturbance { fault, start_ns: 0, end_ns: 9 }],
             samples: Vec::new(),
+            membership: Some(Membership::default()),
+            hints: Some(Hints::default()),
             rules: Rules::default(),
         };
         let text = serde_json::to_string(&evidence).unwrap();

@@ -12,6 +12,7 @@
 //! | [`events`] | the events that the node is known to note |
 //! | [`history`] | what clients saw, as plain data |
 //! | [`oracle`] | what must hold, judged from the evidence alone |
+//! | [`quality`] | how good the failure detector was, in numbers |
 //! | [`report`] | what came of one run |
 //! | [`sweep`] | many runs, one process each, and what came of them all |
 //! | [`cli`] | `cargo sim …` |
@@ -26,6 +27,7 @@ pub mod history;
 pub mod oracle;
 pub mod output;
 pub mod plan;
+pub mod quality;
 pub mod report;
 #[cfg(madsim)]
 pub mod run;

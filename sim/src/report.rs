@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::quality::Quality;
+
 /// What came of one run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -23,6 +25,8 @@ pub struct Report {
     pub events: BTreeMap<String, u64>,
     /// What became of requests, by what they asked.
     pub requests: BTreeMap<String, Outcomes>,
+    /// How well nodes told the dead from the living.
+    pub detector: Quality,
 }
 
 /// How a run ended.
@@ -92,6 +96,7 @@ impl Report {
             faults: BTreeMap::new(),
             events: BTreeMap::new(),
             requests: BTreeMap::new(),
+            detector: Quality::default(),
         }
     }
 

@@ -14,23 +14,31 @@
 //!    or if one of the well ones had too few others that it could reach.
 //! 4. The deadline was shorter than what an undisturbed request may take, plus one failover for each home
 //!    replica that was not well.
+//!    A sloppy write counts the fallbacks too, in 2, 3 and 4: whoever coordinates turns to them when home
+//!    replicas are down or do not answer, so any W well nodes of the whole preference list are enough. If
+//!    every home replica is absent, the asked node must coordinate itself, if it is a fallback.
 //! 5. The asked node refused it at once, being full: as many other requests as it answers at one time were
 //!    with it, or could still be (their clients may have given up, but their deadlines had not passed).
 //!
+//! 6. Limits are so tight that nodes may refuse each other, or close a connection as it is used.
+//!
 //! Sound as long as the four durations of [`crate::history::Rules`] are honest, as each rule asks for
-//! nodes that were undisturbed the whole time. Wrong clocks excuse nothing. Fallbacks are never counted: what
-//! they could have saved is not judged.
+//! nodes that were undisturbed the whole time. Wrong clocks excuse nothing. For reads fallbacks are never counted:
+//! one may not hold the key, and its "not found" is no answer. A write that only fallbacks could take, and
+//! that was asked of a node which is neither home nor fallback (a proxy), is not judged: nothing says to which
+//! of them it may be forwarded.
 
 use super::Violation;
 use super::story::{Story, answer, request, seconds};
-use crate::history::{Disturbance, Endpoint, Evidence, Fault, NodeIndex, Operation};
-use crate::history::{Outcome, Rules};
+use crate::history::{
+    Disturbance, Endpoint, Evidence, Fault, KeyInfo, Kind, NodeIndex, Operation, Outcome, Rules,
+};
 
 pub(super) fn check(evidence: &Evidence, story: &Story<'_>, found: &mut Vec<Violation>) {
     for op in evidence.history.ops.iter().filter(|op| failed(op)) {
         let Some(key) = evidence.history.keys.get(op.key.0 as usize) else { continue };
-        let request = Request::new(evidence, op, &key.homes);
-        if request.excused() || shed(evidence, op) {
+        let request = Request::new(evidence, op, key);
+        if evidence.rules.tight || request.excused() || shed(evidence, op) {
             continue;
         }
         found.push(accuse(&request, story));
@@ -65,17 +73,21 @@ struct Request<'a> {
     op: &'a Operation,
     rules: Rules,
     homes: &'a [NodeIndex],
+    /// Who may answer in place of a home replica.
+    standins: &'a [NodeIndex],
     /// Faults whose effects reach into the window.
     felt: Vec<&'a Disturbance>,
 }
 
 impl<'a> Request<'a> {
-    fn new(evidence: &'a Evidence, op: &'a Operation, homes: &'a [NodeIndex]) -> Self {
+    fn new(evidence: &'a Evidence, op: &'a Operation, key: &'a KeyInfo) -> Self {
         let rules = evidence.rules;
         let felt = evidence.disturbances.iter().filter(|d| {
             d.start_ns <= op.end_ns && d.end_ns.saturating_add(rules.recovery_ns) >= op.start_ns
         });
-        Request { op, rules, homes, felt: felt.collect() }
+        let standins: &[NodeIndex] =
+            if op.asked.sloppy && op.kind != Kind::Get { &key.fallbacks } else { &[] };
+        Request { op, rules, homes: &key.homes, standins, felt: felt.collect() }
     }
 
     fn excused(&self) -> bool {
@@ -85,9 +97,11 @@ impl<'a> Request<'a> {
             return true;
         }
         let well: Vec<NodeIndex> = self.well().collect();
-        let unwell = (self.homes.len() - well.len()) as u64;
-        let patience =
-            self.rules.service_ns.saturating_add(self.rules.failover_ns.saturating_mul(unwell));
+        let asked_of = self.homes.len() + self.standins.len();
+        let patience = self
+            .rules
+            .service_ns
+            .saturating_add(self.rules.failover_ns.saturating_mul((asked_of - well.len()) as u64));
         let need = usize::from(self.op.asked.need);
         if self.op.asked.timeout_ns < patience || well.len() < need {
             return true;
@@ -95,21 +109,27 @@ impl<'a> Request<'a> {
         if self.homes.contains(&self.op.node) {
             return false;
         }
-        let unsure = |home: &&NodeIndex| !well.contains(home) && !self.absent(**home);
-        let alone = |home: &&NodeIndex| {
-            let others = well.iter().filter(|&other| {
-                other != *home && !self.link_hurt(Endpoint::Node(*other), Endpoint::Node(**home))
-            });
-            others.count() + 1 < need
-        };
-        self.homes.iter().any(|h| unsure(&h)) || well.iter().any(|h| alone(&h))
+        let mut chosen = self.homes.iter().filter(|home| !self.absent(**home)).peekable();
+        if chosen.peek().is_none() {
+            // The asked node is left, and it has just been seen that it reaches enough, itself included.
+            return !self.standins.contains(&self.op.node);
+        }
+        chosen.any(|home| !well.contains(home) || self.reach(*home, &well) < need)
     }
 
-    /// Home replicas that were undisturbed, and so was their link with the asked node.
+    /// How many of `well` the home replica reaches, itself included.
+    fn reach(&self, home: NodeIndex, well: &[NodeIndex]) -> usize {
+        let at = Endpoint::Node;
+        well.iter()
+            .filter(|other| **other == home || !self.link_hurt(at(**other), at(home)))
+            .count()
+    }
+
+    /// Replicas that were undisturbed, and so was their link with the asked node.
     fn well(&self) -> impl Iterator<Item = NodeIndex> + '_ {
         let asked = Endpoint::Node(self.op.node);
-        self.homes.iter().copied().filter(move |&home| {
-            let node = Endpoint::Node(home);
+        self.homes.iter().chain(self.standins).copied().filter(move |&replica| {
+            let node = Endpoint::Node(replica);
             !self.hurt(node) && (node == asked || !self.link_hurt(node, asked))
         })
     }
@@ -122,14 +142,20 @@ impl<'a> Request<'a> {
             | Fault::Paused(at)
             | Fault::Isolated(at)
             | Fault::DiskTrouble(at) => at == machine,
-            Fault::ClockWrong(_) | Fault::LinkCut { .. } | Fault::LinkBad { .. } => false,
+            Fault::ClockWrong(_)
+            | Fault::LinkCut { .. }
+            | Fault::LinkBad { .. }
+            | Fault::LinkRough { .. }
+            | Fault::DatagramsRough { .. } => false,
         })
     }
 
     /// A fault of the link between them was felt in the window, in either direction.
     fn link_hurt(&self, one: Endpoint, other: Endpoint) -> bool {
         self.felt.iter().any(|d| match d.fault {
-            Fault::LinkCut { from, to } | Fault::LinkBad { from, to } => {
+            Fault::LinkCut { from, to }
+            | Fault::LinkBad { from, to }
+            | Fault::LinkRough { from, to } => {
                 (from, to) == (one, other) || (from, to) == (other, one)
             }
             Fault::Down(_)
@@ -137,7 +163,8 @@ impl<'a> Request<'a> {
             | Fault::Paused(_)
             | Fault::Isolated(_)
             | Fault::DiskTrouble(_)
-            | Fault::ClockWrong(_) => false,
+            | Fault::ClockWrong(_)
+            | Fault::DatagramsRough { .. } => false,
         })
     }
 
@@ -152,7 +179,9 @@ impl<'a> Request<'a> {
             Fault::DiskTrouble(_)
             | Fault::ClockWrong(_)
             | Fault::LinkCut { .. }
-            | Fault::LinkBad { .. } => false,
+            | Fault::LinkBad { .. }
+            | Fault::LinkRough { .. }
+            | Fault::DatagramsRough { .. } => false,
         };
         self.felt.iter().any(|d| {
             silent(d.fault) && since.is_some_and(|t| d.start_ns <= t) && d.end_ns >= self.op.end_ns
@@ -163,11 +192,12 @@ impl<'a> Request<'a> {
 fn accuse(request_: &Request<'_>, story: &Story<'_>) -> Violation {
     let op = request_.op;
     let well: Vec<String> = request_.well().map(|n| n.to_string()).collect();
-    let homes: Vec<String> = request_.homes.iter().map(NodeIndex::to_string).collect();
+    let homes = request_.homes.iter().chain(request_.standins);
+    let homes: Vec<String> = homes.map(NodeIndex::to_string).collect();
     let role = if request_.homes.contains(&op.node) { "home replica" } else { "node (no home)" };
     let explanation = format!(
         "{} ({}) failed without an excuse: {}. From {} to {} nothing was wrong with {}, the {role} {} or \
-         their link; of the home replicas {} these were well: {}; {} were needed, and the deadline was {}.",
+         their link; of the replicas {} these were well: {}; {} were needed, and the deadline was {}.",
         op.id,
         request(op),
         answer(&op.outcome),

@@ -221,7 +221,9 @@ fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
         | Fault::Isolated(_)
         | Fault::ClockWrong(_)
         | Fault::LinkCut { .. }
-        | Fault::LinkBad { .. } => false,
+        | Fault::LinkBad { .. }
+        | Fault::LinkRough { .. }
+        | Fault::DatagramsRough { .. } => false,
     };
     !sync_always && evidence.disturbances.iter().any(undoes)
 }

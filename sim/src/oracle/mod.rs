@@ -13,6 +13,9 @@
 //! | 5 | siblings shown together are concurrent, and no more than can be | `siblings` |
 //! | 6 | strict R+W>N reads show the latest acked write, or what superseded it | `fresh` |
 //! | 7 | a request fails only if too few of the nodes it needed were reachable | `availability` |
+//! | 8 | the dead are found in time, the living are not taken for dead | `detection` |
+//! | 9 | no hint is lost before its owner has it, none is left after healing | `handoff` |
+//! | 10 | after healing, all list the same members, all up, and have one ring | `agreement` |
 //! | 12 | gauges stay within their bounds | `bounds` |
 //!
 //! Two rules for every check. **Sound first**: with a store that keeps its promises, whatever the
@@ -20,11 +23,12 @@
 //! a dozen ways and counts how often each is caught. What clients can know of contexts is worked out once
 //! for each key, in `knowledge`; most checks are a few lines on top of it.
 //!
-//! What it takes for granted: membership is static, values have no expiry, tombstones are not
+//! Points 8 to 10 are about what nodes say of each other, so they rest on the nodes' own notes, held against
+//! what the harness did to machines and links.
+//!
+//! What it takes for granted: who owns what is static, values have no expiry, tombstones are not
 //! forgotten, and one request makes at most one write (a node that forwards a request twice breaks the
 //! last, and is rightly accused).
-//!
-//! Not covered here: detection, hints and agreement (8, 9, 10), which need the nodes' own reports.
 
 use std::collections::BTreeMap;
 
@@ -32,11 +36,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::history::{Evidence, KeyIndex, OpId, Operation};
 
+mod agreement;
 mod availability;
 mod bits;
 mod bounds;
 mod convergence;
+mod detection;
 mod fresh;
+mod handoff;
 mod knowledge;
 mod lost;
 mod phantom;
@@ -92,6 +99,9 @@ pub fn judge(evidence: &Evidence) -> Result<Vec<Violation>, Malformed> {
     }
     convergence::check(evidence, &story, &mut found);
     availability::check(evidence, &story, &mut found);
+    detection::check(evidence, &mut found);
+    handoff::check(evidence, &mut found);
+    agreement::check(evidence, &mut found);
     bounds::check(evidence, &mut found);
     found.sort_by_key(|v| v.point);
     let mut count = [0_usize; 13];

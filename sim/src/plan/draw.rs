@@ -5,11 +5,13 @@
 //! with everything on at once rarely reaches what needs calm, such as a full disk in a cluster that
 //! is otherwise well.
 
+mod fault;
+
 use crate::dice::{Dice, Die};
 
 use super::{
-    Action, At, ClientNo, ClientPlan, Context, Fault, FaultKind, Length, Level, Link, Links,
-    Machine, Moment, NodeNo, NodePlan, Operation, Plan, Settings, Trigger, VERSION,
+    Action, ClientNo, ClientPlan, Context, Detector, FaultKind, Length, Level, Link, Links, NodeNo,
+    NodePlan, Operation, Plan, Settings, VERSION,
 };
 
 /// When faults end in a drawn plan.
@@ -17,8 +19,18 @@ const FAULTS_MS: u64 = 40_000;
 /// When a drawn plan ends at the earliest.
 const TOTAL_MS: u64 = 60_000;
 
+/// What the faults of a seed are like as a whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Any, at any time.
+    Mixed,
+    /// One owner goes away early and stays away, and clients go on writing to its keys.
+    OwnerAway,
+}
+
 /// What a seed draws before all else.
 struct Swarm {
+    shape: Shape,
     kinds: Vec<&'static str>,
     faults: u64,
     /// Of a hundred crashes and power losses, how many are tied to a moment of the node's life.
@@ -43,10 +55,8 @@ struct Swarm {
 pub fn draw(seed: u64) -> Plan {
     let dice = Dice::new(seed);
     let nodes = draw_nodes(dice);
-    let settings = draw_settings(dice, nodes.len() as u64);
+    let settings = draw_settings(dice, &nodes);
     let clients = draw_clients(dice, &settings);
-    let zones = nodes.iter().map(|n| n.zone).max().unwrap_or(1);
-    let swarm = draw_swarm(dice, zones, nodes.len() as u64, &settings);
     let mut plan = Plan {
         version: VERSION,
         seed,
@@ -60,7 +70,8 @@ pub fn draw(seed: u64) -> Plan {
         faults: Vec::new(),
         operations: Vec::new(),
     };
-    plan.faults = (0..swarm.faults).map(|id| draw_fault(dice, &plan, &swarm, id)).collect();
+    let swarm = draw_swarm(dice, &plan);
+    plan.faults = (0..swarm.faults).map(|id| fault::draw_fault(dice, &plan, &swarm, id)).collect();
     let operations = (0..swarm.operations).map(|id| draw_operation(dice, &plan, &swarm, id));
     let mut operations: Vec<Operation> = operations.collect();
     operations.sort_by_key(|op| (op.at_ms, op.id));
@@ -73,18 +84,22 @@ fn draw_nodes(dice: Dice) -> Vec<NodePlan> {
     let count = die.weighted(&[(5, 3u64), (2, 4), (5, 5), (1, 6), (1, 7)]);
     let zones = die.within(1, 3);
     let drifting = die.chance(50);
-    (0..count)
+    let mut die = dice.stream("proxies", 0, 0);
+    let proxies = die.weighted(&[(5, 0u64), (1, 1)]);
+    (0..count + proxies)
         .map(|node| {
             let mut die = dice.stream("node", node, 0);
             let drift_ppm = if drifting { signed(&mut die, 1, 200) } else { 0 };
-            NodePlan { zone: (node % zones) as u32 + 1, drift_ppm }
+            NodePlan { zone: (node % zones) as u32 + 1, drift_ppm, proxy: node >= count }
         })
         .collect()
 }
 
-fn draw_settings(dice: Dice, nodes: u64) -> Settings {
+fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
+    let owners = nodes.iter().filter(|node| !node.proxy).count() as u64;
+    let (mut gossip, mut tight) = (dice.stream("gossip", 0, 0), dice.stream("tight", 0, 0));
     let mut die = dice.stream("settings", 0, 0);
-    let replicas = die.weighted(&[(1, 1u64), (2, 2), (12, 3), (1, 4), (2, 5)]).min(nodes) as u32;
+    let replicas = die.weighted(&[(1, 1u64), (2, 2), (12, 3), (1, 4), (2, 5)]).min(owners) as u32;
     let quorums = [(8, Level::Quorum), (1, Level::One), (1, Level::All)];
     Settings {
         replicas,
@@ -102,6 +117,11 @@ fn draw_settings(dice: Dice, nodes: u64) -> Settings {
             (1, Some(2)),
             (1, Some(4)),
         ]),
+        gossip_interval_ms: Some(gossip.pick(&[250, 500, 500, 1_000])),
+        detector: gossip.pick(&[None, Some(Detector::Phi), Some(Detector::Count)]),
+        hint_age_s: gossip.chance(25).then(|| gossip.within(3, 9)),
+        peer_queue_bytes: tight.chance(6).then_some(64 << 10),
+        http_idle_ms: tight.chance(6).then(|| tight.within(500, 3_000)),
     }
 }
 
@@ -144,7 +164,9 @@ fn draw_links(dice: Dice) -> Links {
     }
 }
 
-fn draw_swarm(dice: Dice, zones: u32, nodes: u64, settings: &Settings) -> Swarm {
+fn draw_swarm(dice: Dice, plan: &Plan) -> Swarm {
+    let zones = plan.nodes.iter().map(|n| n.zone).max().unwrap_or(1);
+    let (nodes, settings) = (plan.nodes.len() as u64, &plan.settings);
     let mut die = dice.stream("swarm", 0, 0);
     let known: Vec<&'static str> =
         FaultKind::NAMES.into_iter().filter(|kind| zones > 1 || *kind != "zone_split").collect();
@@ -158,8 +180,11 @@ fn draw_swarm(dice: Dice, zones: u32, nodes: u64, settings: &Settings) -> Swarm 
         // Reads and writes are always there; each other action is in half of the seeds.
         *weight = if action < 2 || die.chance(50) { die.magnitude(1, 16) } else { 0 };
     }
+    let shape = if dice.stream("shape", 0, 0).chance(8) { Shape::OwnerAway } else { Shape::Mixed };
+    let faults = if kinds.is_empty() { 0 } else { die.magnitude(1, 15) };
     Swarm {
-        faults: if kinds.is_empty() { 0 } else { die.magnitude(1, 15) },
+        shape,
+        faults: if shape == Shape::OwnerAway { 1 } else { faults },
         kinds,
         tied_percent: die.pick(&[0, 50, 90]),
         operations: FAULTS_MS / 1_000 * die.pick(&[5, 15, 20, 20, 40]),
@@ -168,7 +193,11 @@ fn draw_swarm(dice: Dice, zones: u32, nodes: u64, settings: &Settings) -> Swarm 
         bytes_max: die.magnitude(16, settings.pair_bytes_max),
         actions,
         level_percent: die.pick(&[0, 20, 80]),
-        sloppy: die.pick(&[vec![None], vec![Some(false)], vec![None, Some(false), Some(true)]]),
+        sloppy: match (die.index(3), shape) {
+            (_, Shape::OwnerAway) | (0, Shape::Mixed) => vec![None],
+            (1, Shape::Mixed) => vec![Some(false)],
+            (_, Shape::Mixed) => vec![None, Some(false), Some(true)],
+        },
         victim: die.chance(50).then(|| NodeNo(die.within(1, nodes) as u32)),
     }
 }
@@ -218,93 +247,6 @@ fn key_name(number: u64) -> String {
         8 => format!("büro/ä b%2F?&k{number}"),
         9 => format!("b/a//k{number}/"),
         _ => format!("b/k{number}"),
-    }
-}
-
-fn draw_fault(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Fault {
-    let mut die = dice.stream("fault", 0, id);
-    let end = plan.length.faults_ms;
-    let at_ms = die.within(500, end - 500);
-    let for_ms = die.magnitude(100, 15_000).min(end - at_ms);
-    let kind = die.pick(&swarm.kinds);
-    let any = die.pick(&plan.node_numbers());
-    let node = swarm.victim.filter(|_| id % 4 != 3).unwrap_or(any);
-    let what = draw_fault_kind(&mut die, plan, kind, node);
-    let tied = die.chance(swarm.tied_percent);
-    let node = *what.nodes().first().unwrap_or(&NodeNo(1));
-    let trigger = draw_trigger(&mut die, plan, node);
-    let deadly = matches!(what, FaultKind::Crash { .. } | FaultKind::PowerLoss { .. });
-    let at = if tied && deadly { At::On(trigger) } else { At::Ms(at_ms) };
-    Fault { id: id as u32, at, for_ms, what }
-}
-
-fn draw_trigger(die: &mut Die, plan: &Plan, node: NodeNo) -> Trigger {
-    let client = ClientNo(die.within(1, plan.clients.len() as u64) as u32);
-    let weight = |moment| if moment == Moment::DotMinted { 4 } else { 1 };
-    let own = die.weighted(&Moment::OF_NODES.map(|moment| (weight(moment), moment)));
-    let (event, machine) = if die.chance(40) {
-        (Moment::ClientAcked, Machine::Client(client))
-    } else {
-        (own, Machine::Node(node))
-    };
-    // Segments are made now and then; batches are written, and acks heard, all the time.
-    let count = match event {
-        Moment::DiskWrite | Moment::DiskSync | Moment::DotMinted | Moment::ClientAcked => {
-            die.magnitude(1, 200)
-        }
-        Moment::DiskCreate | Moment::DiskSyncDir => die.magnitude(1, 20),
-    };
-    // A write has left for the other replicas some microseconds after it was named, and is durable
-    // here a millisecond or so later.
-    let after_us = if event == Moment::DotMinted { die.magnitude(1, 4_000) } else { 0 };
-    Trigger { event, machine, count, after_us }
-}
-
-fn draw_fault_kind(die: &mut Die, plan: &Plan, kind: &str, node: NodeNo) -> FaultKind {
-    let nodes = plan.node_numbers();
-    let others: Vec<NodeNo> = nodes.iter().copied().filter(|n| *n != node).collect();
-    let other = die.pick(&others);
-    match kind {
-        "partition" => {
-            let size = 1 + die.index(nodes.len() - 1);
-            FaultKind::Partition { side: die.sample(&nodes, size) }
-        }
-        "one_way" => {
-            let size = 1 + die.index(others.len());
-            let to = die.sample(&others, size);
-            if die.chance(50) {
-                FaultKind::OneWay { from: vec![node], to }
-            } else {
-                FaultKind::OneWay { from: to, to: vec![node] }
-            }
-        }
-        "isolate" => FaultKind::Isolate { node, clients: die.chance(30) },
-        "zone_split" => {
-            let zones = plan.nodes.iter().map(|n| n.zone).max().unwrap_or(1);
-            FaultKind::ZoneSplit { zone: die.within(1, u64::from(zones)) as u32 }
-        }
-        "slow_link" => {
-            FaultKind::SlowLink { from: node, to: other, extra_ms: die.magnitude(5, 3_000) }
-        }
-        "lossy_link" => FaultKind::LossyLink {
-            from: node,
-            to: other,
-            loss_ppm: die.magnitude(10_000, 800_000) as u32,
-        },
-        "crash" => FaultKind::Crash { node },
-        "power_loss" => {
-            let size =
-                die.weighted(&[(5, 1), (2, 1 + die.clone().index(nodes.len())), (3, nodes.len())]);
-            let nodes = if size == 1 { vec![node] } else { die.sample(&nodes, size) };
-            FaultKind::PowerLoss { nodes }
-        }
-        "pause" => FaultKind::Pause { node },
-        "clock_drift" => FaultKind::ClockDrift { node, ppm: signed(die, 100, 100_000) },
-        "clock_step" => FaultKind::ClockStep { node, ms: signed(die, 10, 100_000_000) },
-        "slow_disk" => FaultKind::SlowDisk { node, factor: die.magnitude(2, 1_000) as u32 },
-        "failing_fsync" => FaultKind::FailingFsync { node, count: die.magnitude(1, 10) as u32 },
-        "disk_full" => FaultKind::DiskFull { node, room_bytes: die.magnitude(1, 64 << 10) },
-        other => unreachable!("no fault is called {other}"),
     }
 }
 

@@ -161,6 +161,51 @@ pub enum FaultKind {
         /// So many of a million.
         loss_ppm: u32,
     },
+    /// A link is cut and whole by turns, both ways: half of each period is cut, and it begins so.
+    FlappingLink {
+        /// One end.
+        from: NodeNo,
+        /// The other.
+        to: NodeNo,
+        /// How long a cut and what follows it last together; 10 at least.
+        period_ms: u64,
+    },
+    /// Datagrams between nodes are lost or doubled; connections do not feel it.
+    LossyDatagrams {
+        /// So many of a million are lost.
+        loss_ppm: u32,
+        /// So many of a million arrive twice.
+        duplicate_ppm: u32,
+    },
+    /// One node after the other is asked to stop, stays down for a while, and is started again.
+    RollingRestart {
+        /// Whose turn it is, in this order.
+        nodes: Vec<NodeNo>,
+        /// How long each is down, and how long it runs before the next is stopped.
+        pause_ms: u64,
+    },
+    /// All processes are killed at once, and start one after the other.
+    FullRestart {
+        /// In this order.
+        order: Vec<NodeNo>,
+        /// How long after the one before; the first too.
+        pause_ms: u64,
+    },
+    /// One process is killed and stays away for long: past the detector's bound, or the age of hints.
+    Away {
+        /// Whose.
+        node: NodeNo,
+    },
+    /// Some processes, fewer than half, are killed at once and stay away past the detector's bound.
+    CrashMinority {
+        /// Whose.
+        nodes: Vec<NodeNo>,
+    },
+    /// Several processes stand still at the same time.
+    PauseMany {
+        /// Whose.
+        nodes: Vec<NodeNo>,
+    },
     /// The process dies at once, and starts again when the fault ends. What it wrote to files is
     /// there, synced or not.
     Crash {
@@ -217,13 +262,20 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// The names of all kinds, in the order of their declaration.
-    pub const NAMES: [&'static str; 14] = [
+    pub const NAMES: [&'static str; 21] = [
         "partition",
         "one_way",
         "isolate",
         "zone_split",
         "slow_link",
         "lossy_link",
+        "flapping_link",
+        "lossy_datagrams",
+        "rolling_restart",
+        "full_restart",
+        "away",
+        "crash_minority",
+        "pause_many",
         "crash",
         "power_loss",
         "pause",
@@ -243,6 +295,13 @@ impl FaultKind {
             FaultKind::ZoneSplit { .. } => "zone_split",
             FaultKind::SlowLink { .. } => "slow_link",
             FaultKind::LossyLink { .. } => "lossy_link",
+            FaultKind::FlappingLink { .. } => "flapping_link",
+            FaultKind::LossyDatagrams { .. } => "lossy_datagrams",
+            FaultKind::RollingRestart { .. } => "rolling_restart",
+            FaultKind::FullRestart { .. } => "full_restart",
+            FaultKind::Away { .. } => "away",
+            FaultKind::CrashMinority { .. } => "crash_minority",
+            FaultKind::PauseMany { .. } => "pause_many",
             FaultKind::Crash { .. } => "crash",
             FaultKind::PowerLoss { .. } => "power_loss",
             FaultKind::Pause { .. } => "pause",

@@ -64,6 +64,9 @@ impl Plan {
         if self.nodes.is_empty() || self.clients.is_empty() {
             return Err("it needs a node and a client".to_owned());
         }
+        if self.nodes.iter().all(|node| node.proxy) {
+            return Err("it needs a node that is no proxy".to_owned());
+        }
         if !settings.partitions.is_power_of_two() {
             return Err(format!("{} partitions: use a power of two", settings.partitions));
         }
@@ -112,6 +115,9 @@ impl Plan {
                     ));
                 }
             }
+            if let FaultKind::FlappingLink { period_ms: ..10, .. } = fault.what {
+                return Err(format!("fault {} flaps faster than every 10 ms", fault.id));
+            }
             for node in fault.what.nodes() {
                 self.check_node(node)?;
             }
@@ -134,20 +140,26 @@ impl FaultKind {
     /// The nodes that it names.
     pub fn nodes(&self) -> Vec<NodeNo> {
         match self {
-            FaultKind::Partition { side: nodes } | FaultKind::PowerLoss { nodes } => nodes.clone(),
+            FaultKind::Partition { side: nodes }
+            | FaultKind::PowerLoss { nodes }
+            | FaultKind::RollingRestart { nodes, .. }
+            | FaultKind::FullRestart { order: nodes, .. }
+            | FaultKind::CrashMinority { nodes }
+            | FaultKind::PauseMany { nodes } => nodes.clone(),
             FaultKind::OneWay { from, to } => from.iter().chain(to).copied().collect(),
-            FaultKind::SlowLink { from, to, .. } | FaultKind::LossyLink { from, to, .. } => {
-                vec![*from, *to]
-            }
+            FaultKind::SlowLink { from, to, .. }
+            | FaultKind::LossyLink { from, to, .. }
+            | FaultKind::FlappingLink { from, to, .. } => vec![*from, *to],
             FaultKind::Isolate { node, .. }
             | FaultKind::Crash { node }
+            | FaultKind::Away { node }
             | FaultKind::Pause { node }
             | FaultKind::ClockDrift { node, .. }
             | FaultKind::ClockStep { node, .. }
             | FaultKind::SlowDisk { node, .. }
             | FaultKind::FailingFsync { node, .. }
             | FaultKind::DiskFull { node, .. } => vec![*node],
-            FaultKind::ZoneSplit { .. } => Vec::new(),
+            FaultKind::ZoneSplit { .. } | FaultKind::LossyDatagrams { .. } => Vec::new(),
         }
     }
 }

@@ -104,6 +104,9 @@ pub struct NodePlan {
     /// How fast its clock runs beside true time, in millionths; 0: exactly true.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub drift_ppm: i64,
+    /// True: it owns nothing and only coordinates.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub proxy: bool,
 }
 
 /// The settings that all nodes share; the rest keep the node's defaults.
@@ -135,6 +138,32 @@ pub struct Settings {
     /// default, which no plan's clients can reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_in_flight_max: Option<u32>,
+    /// How often a node raises its heartbeat and gossips; `None`: the node's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossip_interval_ms: Option<u64>,
+    /// How a silent node is told from a slow one; `None`: the node's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detector: Option<Detector>,
+    /// How old a hint may become, in seconds; `None`: the node's default, which no run reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint_age_s: Option<u64>,
+    /// The most bytes that wait to be sent to one other node; `None`: the node's default, which no
+    /// plan's clients can reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_queue_bytes: Option<u64>,
+    /// How long a client's connection may rest; `None`: the node's default, which no run reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_idle_ms: Option<u64>,
+}
+
+/// How a silent node is told from a slow one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Detector {
+    /// By how unlikely its silence is, from the beats before.
+    Phi,
+    /// By so many beats that did not come.
+    Count,
 }
 
 /// What links are like when no fault is on them, by the machines at their ends.
@@ -194,6 +223,12 @@ impl Plan {
     /// The numbers of all clients, ascending.
     pub fn client_numbers(&self) -> Vec<ClientNo> {
         (1..).map(ClientNo).take(self.clients.len()).collect()
+    }
+
+    /// The numbers of the nodes that keep data, ascending.
+    pub fn owners(&self) -> Vec<NodeNo> {
+        let numbered = self.node_numbers().into_iter().zip(&self.nodes);
+        numbered.filter(|(_, node)| !node.proxy).map(|(number, _)| number).collect()
     }
 
     /// All keys that operations touch, sorted, each once.
@@ -263,6 +298,11 @@ impl From<ClientNo> for String {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 const fn is_zero(n: &i64) -> bool {
     *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]

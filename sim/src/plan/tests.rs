@@ -8,11 +8,22 @@ use super::*;
 fn every_fault_kind_action_and_setting_is_drawn_within_two_hundred_seeds() {
     let mut kinds: BTreeMap<&str, u32> = BTreeMap::new();
     let mut actions: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut rare = [0; 6];
     let (mut calm, mut tied, mut strict, mut sizes) = (0, 0, 0, BTreeMap::<usize, u32>::new());
     for seed in 0..200 {
         let plan = draw(seed);
         calm += u32::from(plan.faults.is_empty());
         *sizes.entry(plan.nodes.len()).or_default() += 1;
+        let settings = &plan.settings;
+        let drawn = [
+            settings.detector == Some(Detector::Phi),
+            settings.detector == Some(Detector::Count),
+            settings.hint_age_s.is_some(),
+            settings.peer_queue_bytes.is_some(),
+            settings.http_idle_ms.is_some(),
+            plan.nodes.iter().any(|node| node.proxy),
+        ];
+        rare.iter_mut().zip(drawn).for_each(|(times, is)| *times += u32::from(is));
         for fault in &plan.faults {
             *kinds.entry(fault.what.name()).or_default() += 1;
             tied += u32::from(matches!(fault.at, At::On(_)));
@@ -28,7 +39,39 @@ fn every_fault_kind_action_and_setting_is_drawn_within_two_hundred_seeds() {
     assert_eq!(kinds.len(), FaultKind::NAMES.len(), "a fault's name is missing in NAMES");
     assert_eq!(actions.len(), 5, "{actions:?}");
     assert!(calm > 4 && tied > 5 && strict > 1_000, "{calm} calm, {tied} tied, {strict} strict");
-    assert_eq!(sizes.keys().copied().collect::<Vec<_>>(), [3, 4, 5, 6, 7]);
+    assert_eq!(sizes.keys().copied().collect::<Vec<_>>(), [3, 4, 5, 6, 7, 8]);
+    assert!(rare.iter().all(|times| *times > 4), "{rare:?}");
+}
+
+#[test]
+fn drawn_faults_fit_their_plan() {
+    for seed in 0..300 {
+        let plan = draw(seed);
+        assert!(plan.settings.replicas as usize <= plan.owners().len(), "seed {seed}");
+        for fault in &plan.faults {
+            match &fault.what {
+                FaultKind::CrashMinority { nodes } => {
+                    let minority = 2 * nodes.len() < plan.nodes.len();
+                    assert!(minority && fault.for_ms >= 10_000, "seed {seed}: {fault:?}");
+                }
+                FaultKind::FullRestart { order, .. } => {
+                    let mut all = order.clone();
+                    all.sort_unstable();
+                    assert_eq!(all, plan.node_numbers(), "seed {seed}");
+                }
+                FaultKind::PauseMany { nodes } => {
+                    let mut all = nodes.clone();
+                    all.sort_unstable();
+                    all.dedup();
+                    assert!(all.len() == nodes.len() && all.len() > 1, "seed {seed}: {fault:?}");
+                }
+                FaultKind::Away { .. } => assert!(fault.for_ms >= 10_000, "seed {seed}"),
+                _ => {}
+            }
+            let At::Ms(at_ms) = fault.at else { continue };
+            assert!(at_ms + fault.for_ms <= plan.length.faults_ms, "seed {seed}: {fault:?}");
+        }
+    }
 }
 
 #[test]
@@ -70,6 +113,15 @@ fn plans_that_cannot_run_are_refused_by_name() {
     insta::assert_snapshot!(refusal(|p| p.operations[0].key = "k".into()), @r#"plan cannot run: key "k" is not of the form bucket/key"#);
     insta::assert_snapshot!(refusal(|p| p.operations[1].id = p.operations[0].id), @"plan cannot run: two operations with id 133");
     insta::assert_snapshot!(refusal(|p| p.settings.partitions = 3), @"plan cannot run: 3 partitions: use a power of two");
+    insta::assert_snapshot!(refusal(|p| p.nodes.iter_mut().for_each(|n| n.proxy = true)), @"plan cannot run: it needs a node that is no proxy");
+    let flap = |period_ms| {
+        let mut plan = plan.clone();
+        let what = FaultKind::FlappingLink { from: NodeNo(1), to: NodeNo(2), period_ms };
+        plan.faults = vec![Fault { id: 0, at: At::Ms(1), for_ms: 1, what }];
+        Plan::from_json(&plan.to_json())
+    };
+    insta::assert_snapshot!(flap(9).unwrap_err().to_string(), @"plan cannot run: fault 0 flaps faster than every 10 ms");
+    assert!(flap(10).is_ok());
     insta::assert_snapshot!(refusal(|p| p.length.total_ms = 1), @"plan cannot run: it ends before its faults do");
     let typo = plan.to_json().replace("\"at_ms\"", "\"at\"");
     insta::assert_snapshot!(Plan::from_json(&typo).unwrap_err().to_string().split(',').next().unwrap(), @"not a plan: unknown field `at`");

@@ -7,8 +7,14 @@ use starling::rpc;
 use starling::service::coordinator::Patience;
 use starling::storage::SYNC_INTERVAL_MAX;
 
-use crate::history::Rules;
-use crate::plan::{ClientPlan, Link, Plan};
+use crate::history::{Hints, HintsLeft, Membership, Rules, View};
+use crate::plan::{ClientPlan, FaultKind, Link, Plan};
+
+/// The node's own interval of gossip, where a plan names none.
+const GOSSIP_INTERVAL_MS: u64 = 1_000;
+
+/// The node's own age of hints, where a plan names none.
+const HINT_AGE_S: u64 = 10_800;
 
 /// The manners of the observer, the client that reads every key after healing.
 pub(super) const OBSERVER: ClientPlan =
@@ -30,6 +36,10 @@ pub(super) const RESTART_MS: u64 = 1_000;
 /// How often the gauges of a node are read.
 pub(super) const SAMPLE_MS: u64 = 1_000;
 
+/// How long hints may take to reach their owners after every member is up: their owners answer, and a
+/// pause between two attempts is at most a few seconds.
+pub(super) const DRAIN_MS: u64 = 30_000;
+
 /// When a client of this patience gives up. The deadline that it sends along is its patience; the
 /// rest leaves time for the node's own "deadline passed" to arrive.
 pub(super) const fn give_up_ms(patience_ms: u64) -> u64 {
@@ -38,8 +48,6 @@ pub(super) const fn give_up_ms(patience_ms: u64) -> u64 {
 
 /// What the oracle may hold the cluster to.
 pub(super) fn rules(plan: &Plan) -> Rules {
-    let links = [plan.links.within_zone, plan.links.across_zones, plan.links.clients];
-    let slowest_us = links.iter().map(|link: &Link| link.delay_max_us).max().unwrap_or(0);
     let (rpc, patience) = (rpc::Options::default(), Patience::default());
     Rules {
         sync_always: plan.settings.sync_always,
@@ -51,9 +59,61 @@ pub(super) fn rules(plan: &Plan) -> Rules {
         failover_ns: nanos(patience.unreachable + patience.retry),
         // Connect, ask, forward, replicate, answer: a request and its new connections cross a link
         // twenty times at most, and each of its fsyncs waits for others.
-        service_ns: 20 * slowest_us * 1_000 + 200_000_000,
+        service_ns: 20 * slowest_us(plan) * 1_000 + 200_000_000,
         in_flight_max: plan.settings.requests_in_flight_max.map_or(u64::MAX, u64::from),
+        tight: plan.settings.peer_queue_bytes.is_some() || plan.settings.http_idle_ms.is_some(),
     }
+}
+
+/// How long it may take until a node that is gone is down at every other that is well, at the most.
+///
+/// Counted in intervals of gossip. Its last heartbeat may still be on its way for 2: three members hear each
+/// round's news, and a plan has eight at the most. The silence is suspicious after 5 (phi with its floors, or
+/// three missed beats and the wait for a tick). Asking it, and asking two others to ask it, takes 2. The
+/// suspicion of the second reporter reaches everybody in 2, and a tick acts on it in 1. So 12; and as a clock
+/// may be a tenth too slow, and rounds are jittered, a quarter more. Datagrams cross a link ten times.
+pub(super) fn down_within_ns(plan: &Plan) -> u64 {
+    let interval_ms = plan.settings.gossip_interval_ms.unwrap_or(GOSSIP_INTERVAL_MS);
+    15 * interval_ms * 1_000_000 + 10 * slowest_us(plan) * 1_000
+}
+
+/// How long it may take after healing until all members are up everywhere: as long as it takes to notice
+/// that one is gone, and the longest pause before one that is down is asked again.
+pub(super) fn agree_within_ns(plan: &Plan) -> u64 {
+    2 * down_within_ns(plan)
+}
+
+/// What nodes are held to about each other; the trace has the rest.
+pub(super) fn membership(plan: &Plan, views: Vec<View>) -> Membership {
+    let slow = plan.faults.iter().map(|fault| match fault.what {
+        FaultKind::SlowLink { extra_ms, .. } => 2 * extra_ms,
+        _ => 0,
+    });
+    Membership {
+        views,
+        members: plan.nodes.len() as u32,
+        end_ns: starling_world::now(),
+        down_within_ns: down_within_ns(plan),
+        late_ns: slow.max().unwrap_or(0) * 1_000_000 + slowest_us(plan) * 1_000,
+        ..Membership::default()
+    }
+}
+
+/// What nodes are held to about hints; the trace has the rest.
+pub(super) fn hints(plan: &Plan, left: Option<Vec<HintsLeft>>) -> Hints {
+    Hints {
+        left,
+        age_ns: plan.settings.hint_age_s.unwrap_or(HINT_AGE_S) * 1_000_000_000,
+        // The log waits for company, writes and syncs.
+        durable_ns: 200_000_000,
+        ..Hints::default()
+    }
+}
+
+/// The longest that a packet takes between two machines that no fault touches.
+fn slowest_us(plan: &Plan) -> u64 {
+    let links = [plan.links.within_zone, plan.links.across_zones, plan.links.clients];
+    links.iter().map(|link: &Link| link.delay_max_us).max().unwrap_or(0)
 }
 
 fn nanos(duration: Duration) -> u64 {

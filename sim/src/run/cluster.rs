@@ -11,7 +11,7 @@ use starling_world::process::MachineId;
 use starling_world::{clock, machine, task, time, trace};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::history::{Disturbance, Endpoint, Fault, Sample};
+use crate::history::{Disturbance, Endpoint, Fault, HintsLeft, Sample, View};
 use crate::plan::{ClientNo, Link, NodeNo, Plan};
 
 use super::recorder::node_index;
@@ -46,6 +46,17 @@ struct NodeState {
     questions: Option<mpsc::UnboundedSender<Question>>,
     /// Why its last process that ended by itself did.
     last_words: String,
+}
+
+/// How a node goes down.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Death {
+    /// Its process is killed.
+    Kill,
+    /// Its machine loses its power.
+    Power,
+    /// Its process is asked to stop, and stops when it has finished what it began.
+    Stop,
 }
 
 impl Cluster {
@@ -127,17 +138,18 @@ impl Cluster {
         self.all_ready(budget::READY_MS).await
     }
 
-    /// Keeps a node down from now on: its process is killed, or its machine loses power.
-    pub(super) fn hold_down(&self, node: NodeNo, power: bool) {
+    /// Keeps a node down from now on.
+    pub(super) fn hold_down(&self, node: NodeNo, death: Death) {
         {
             let state = &mut lock(&self.states)[node.0 as usize - 1];
             state.held += 1;
             state.questions = None;
         }
-        if power {
-            machine::power_loss(self.node_machine(node));
-        } else {
-            machine::kill_process(self.node_machine(node));
+        let machine = self.node_machine(node);
+        match death {
+            Death::Kill => machine::kill_process(machine),
+            Death::Power => machine::power_loss(machine),
+            Death::Stop => machine::ask_to_stop(machine),
         }
     }
 
@@ -225,6 +237,21 @@ impl Cluster {
     ) -> Result<Vec<Option<Vec<u8>>>, String> {
         let (answer, answered) = oneshot::channel();
         self.ask(node, Question::Copies(keys, answer), answered).await
+    }
+
+    /// What `node` lists of the cluster.
+    pub(super) async fn view(&self, node: NodeNo) -> Result<View, String> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(node, Question::View(answer), answered).await
+    }
+
+    /// The hints that `node` holds.
+    pub(super) async fn hints_left(&self, node: NodeNo) -> Result<Vec<HintsLeft>, String> {
+        let (answer, answered) = oneshot::channel();
+        let left = self.ask(node, Question::HintsLeft(answer), answered).await?;
+        let holder = node_index(node);
+        let row = |(owner, count)| HintsLeft { holder, owner: node_index(owner), count };
+        Ok(left.into_iter().map(row).collect())
     }
 
     async fn ask<T>(
@@ -334,6 +361,8 @@ fn spec(link: Link) -> LinkSpec {
         loss: share(link.loss_ppm),
         duplicate: share(link.duplicate_ppm),
         reorder: share(link.reorder_ppm),
+        datagram_loss: 0.0,
+        datagram_duplicate: 0.0,
         bandwidth_bytes_per_s: link.bandwidth_bytes_per_s,
         blocked: false,
         hold: false,

@@ -7,37 +7,104 @@ use std::time::Duration;
 use starling_world::{machine, time, trace};
 use tokio::sync::oneshot;
 
-use crate::history::{FinalState, KeyIndex, KeyInfo, NodeIndex, OpId, Outcome, ReplicaCopy};
+use crate::history::{
+    FinalState, Health, HintsLeft, KeyIndex, KeyInfo, NodeIndex, OpId, Outcome, ReplicaCopy, View,
+};
 use crate::plan::{ClientNo, NodeNo, Plan};
 
 use super::budget;
 use super::client::Session;
 use super::cluster::Cluster;
 use super::recorder::Recorder;
+use super::system::Abilities;
 
-/// Waits until every node is ready, reads every key from all of its home replicas, waits for read
-/// repair, and takes the replicas' copies. Gives the final states (none if something was not done in
-/// time) and what is stuck, `stuck` included.
+/// What a healed cluster shows; empty where something was not done in time.
+#[derive(Debug, Default)]
+pub(super) struct Healed {
+    pub(super) finals: Vec<FinalState>,
+    /// What each node lists, as soon as all agree, or as late as they may.
+    pub(super) views: Vec<View>,
+    /// What is left of hints, as soon as that is nothing, or as late as it may be.
+    pub(super) hints_left: Option<Vec<HintsLeft>>,
+}
+
+/// Waits until every node is ready, every member is up everywhere and every hint is delivered, as far
+/// as the nodes have those `abilities`; reads every key from all of its home replicas, waits for read
+/// repair, and takes the replicas' copies. Does nothing if `stuck` says something already, and adds to
+/// it what was not done in time.
+///
+/// Hints come before reads: what only a fallback holds is on no home replica yet.
 pub(super) async fn heal(
     plan: &Arc<Plan>,
     cluster: &Arc<Cluster>,
     recorder: &Arc<Recorder>,
-    mut stuck: Vec<String>,
-) -> (Vec<FinalState>, Vec<String>) {
+    abilities: Abilities,
+    stuck: &mut Vec<String>,
+) -> Healed {
+    let mut healed = Healed::default();
     if stuck.is_empty() {
-        stuck = cluster.all_ready(budget::READY_MS).await;
+        *stuck = cluster.all_ready(budget::READY_MS).await;
     }
     if !stuck.is_empty() {
-        return (Vec::new(), stuck);
+        return healed;
     }
-    let reads = match read_everything(plan, cluster, recorder).await {
-        Ok(reads) => reads,
-        Err(why) => return (Vec::new(), vec![why]),
-    };
+    if let Err(why) = mend(plan, cluster, recorder, abilities, &mut healed).await {
+        stuck.push(why);
+    }
+    healed
+}
+
+async fn mend(
+    plan: &Arc<Plan>,
+    cluster: &Arc<Cluster>,
+    recorder: &Arc<Recorder>,
+    abilities: Abilities,
+    healed: &mut Healed,
+) -> Result<(), String> {
+    if abilities.gossips {
+        healed.views = settled_views(plan, cluster).await?;
+    }
+    if abilities.hints {
+        healed.hints_left = Some(drained_hints(plan, cluster).await?);
+    }
+    let reads = read_everything(plan, cluster, recorder).await?;
     let keys = recorder.keys();
-    match settled_copies(cluster, &keys).await {
-        Ok(copies) => (finals(&keys, &reads, copies), Vec::new()),
-        Err(why) => (Vec::new(), vec![why]),
+    let copies = settled_copies(cluster, &keys).await?;
+    healed.finals = finals(&keys, &reads, copies);
+    Ok(())
+}
+
+/// What each node lists once all list the same and nobody is missed, or when the time for it is over.
+async fn settled_views(plan: &Plan, cluster: &Cluster) -> Result<Vec<View>, String> {
+    let deadline = time::now() + Duration::from_nanos(budget::agree_within_ns(plan));
+    loop {
+        let mut views = Vec::with_capacity(plan.nodes.len());
+        for node in plan.node_numbers() {
+            views.push(cluster.view(node).await?);
+        }
+        let whole = |view: &View| view.members.iter().all(|row| row.health == Health::Up);
+        let same =
+            |pair: &[View]| (&pair[0].members, pair[0].ring) == (&pair[1].members, pair[1].ring);
+        if views.iter().all(whole) && views.windows(2).all(same) || time::now() >= deadline {
+            return Ok(views);
+        }
+        time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The hints that are left once there are none, or when the time for it is over.
+async fn drained_hints(plan: &Plan, cluster: &Cluster) -> Result<Vec<HintsLeft>, String> {
+    let deadline = time::now() + Duration::from_millis(budget::DRAIN_MS);
+    loop {
+        let mut left = Vec::new();
+        for node in plan.node_numbers() {
+            left.extend(cluster.hints_left(node).await?);
+        }
+        left.retain(|row| row.count > 0);
+        if left.is_empty() || time::now() >= deadline {
+            return Ok(left);
+        }
+        time::sleep(Duration::from_millis(200)).await;
     }
 }
 

@@ -5,6 +5,7 @@
 //!   faults begin and end, clients do their operations
 //! faults_ms: every fault ends, what is down starts, clients finish what they began
 //!   every node ready again           within the budget, or the run is stuck
+//!   every member up everywhere, every hint delivered    or as far as it comes within the budget
 //!   a read of every key, r=all       by the observer, a client of its own
 //!   every home replica's copy        asked of the replicas themselves, once repair has settled
 //! total_ms: the oracle
@@ -15,6 +16,7 @@
 
 mod answer;
 mod budget;
+mod claims;
 mod client;
 mod cluster;
 mod heal;
@@ -38,9 +40,12 @@ use starling_world::{Config, time};
 use crate::history::{Evidence, Kind, Outcome};
 use crate::oracle;
 use crate::plan::Plan;
+use crate::quality::Quality;
 use crate::report::{Outcomes, Report, Verdict};
 
+use claims::Claims;
 use cluster::Cluster;
+use heal::Healed;
 use node::Starling;
 use recorder::Recorder;
 use system::System;
@@ -71,12 +76,16 @@ fn run_system(plan: &Plan, keeping: Keeping, system: Arc<dyn System>) -> (Report
     let config = Config {
         seed: plan.seed,
         wall_start_ms: WALL_START_MS,
-        keep_trace: if keeping == Keeping::Nothing { Keep::Nothing } else { Keep::All },
+        keep_trace: match keeping {
+            Keeping::Nothing => Keep::Kinds(claims::KINDS),
+            Keeping::Trace | Keeping::TraceAndLogs => Keep::All,
+        },
     };
     let logs = (keeping == Keeping::TraceAndLogs).then(logs::capture);
     let shared = Arc::new(plan.clone());
     let finished = starling_world::run(config, async move { drive(shared, system).await });
-    let driven = finished.output;
+    let mut driven = finished.output;
+    take_claims(plan, &mut driven.evidence, &finished.trace);
     let (verdict, explanation) = judge(&driven);
     let report = Report {
         verdict,
@@ -87,9 +96,28 @@ fn run_system(plan: &Plan, keeping: Keeping, system: Arc<dyn System>) -> (Report
         faults: driven.faults,
         events: events(&finished.trace),
         requests: requests(&driven.evidence),
+        detector: Quality::measure(&driven.evidence),
     };
-    let logged = logs.map(|logs| logs.take()).unwrap_or_default();
-    (report, text::lines(plan, &finished.trace, logged))
+    let lines = match keeping {
+        Keeping::Nothing => Vec::new(),
+        Keeping::Trace | Keeping::TraceAndLogs => {
+            let logged = logs.map(|logs| logs.take()).unwrap_or_default();
+            text::lines(plan, &finished.trace, logged)
+        }
+    };
+    (report, lines)
+}
+
+/// Puts what nodes noted into the evidence, where it is asked for.
+fn take_claims(plan: &Plan, evidence: &mut Evidence, trace: &Trace) {
+    let claims = Claims::read(plan, &evidence.history.keys, trace);
+    if let Some(membership) = &mut evidence.membership {
+        membership.lives = claims.lives;
+        membership.beliefs = claims.beliefs;
+    }
+    if let Some(hints) = &mut evidence.hints {
+        hints.steps = claims.steps;
+    }
 }
 
 /// What a run leaves for judgement.
@@ -104,24 +132,25 @@ struct Driven {
 
 async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
     let recorder = Arc::new(Recorder::new(&plan));
+    let abilities = system.abilities();
     let cluster = Cluster::build(&plan, system);
     let weather = Arc::new(Weather::new(&plan, &cluster));
     let mut stuck = cluster.start_all().await;
     let start_ns = starling_world::now();
     if stuck.is_empty() {
         match cluster.homes(&plan.keys()).await {
-            Ok(homes) => recorder.set_homes(homes),
+            Ok(homes) => recorder.set_homes(&plan, homes, abilities.hints),
             Err(why) => stuck.push(why),
         }
     }
-    let mut finals = Vec::new();
+    let mut healed = Healed::default();
     if stuck.is_empty() {
         let faults = weather.begin(start_ns);
         let clients = client::start_all(&plan, &cluster, &recorder, start_ns);
         time::sleep(Duration::from_millis(plan.length.faults_ms)).await;
         weather.end(faults);
         stuck = client::join_all(clients, &plan).await;
-        (finals, stuck) = heal::heal(&plan, &cluster, &recorder, stuck).await;
+        healed = heal::heal(&plan, &cluster, &recorder, abilities, &mut stuck).await;
     }
     let end_ns = start_ns + plan.length.total_ms * 1_000_000;
     time::sleep(Duration::from_nanos(end_ns.saturating_sub(starling_world::now()))).await;
@@ -131,9 +160,11 @@ async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
     Driven {
         evidence: Evidence {
             history,
-            finals,
+            finals: healed.finals,
             disturbances: weather.take_log(),
             samples: sampled,
+            membership: abilities.gossips.then(|| budget::membership(&plan, healed.views)),
+            hints: abilities.hints.then(|| budget::hints(&plan, healed.hints_left)),
             rules: budget::rules(&plan),
         },
         stuck,

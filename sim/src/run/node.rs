@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use starling::config::{Config, Member, Sync};
+use starling::config::{Config, Detector, Member, Sync};
 use starling::domain::key::Key;
 use starling::domain::quorum;
 use starling::node::Node;
@@ -11,11 +11,16 @@ use starling::storage::Engine;
 use starling_world::signal;
 use tokio::sync::mpsc;
 
-use crate::plan::{Level, NodeNo, Plan};
+use crate::plan::{self, Level, NodeNo, Plan, Settings};
 
 use super::cluster::{HTTP_PORT, RPC_PORT, address};
 use super::samples;
 use super::system::{Question, Site, System};
+
+/// Phi from which on a node is suspected, where a plan says `phi`: the node's default.
+const PHI: u32 = 8;
+/// Missed beats after which a node is suspected, where a plan says `count`: the node's default.
+const MISSED_BEATS: u32 = 3;
 
 /// Starling's own node.
 pub(super) struct Starling;
@@ -61,19 +66,42 @@ fn config(plan: &Plan, node: NodeNo) -> Config {
     config.timeouts.request_ms = settings.request_timeout_ms;
     config.limits.pair_bytes = settings.pair_bytes_max as usize;
     config.limits.siblings = settings.siblings_max as usize;
-    if let Some(most) = settings.requests_in_flight_max {
-        config.limits.requests_in_flight = most as usize;
-    }
+    set_rare(&mut config, settings);
     config.storage.sync = if settings.sync_always { Sync::Always } else { Sync::Interval };
     config.storage.segment_bytes = settings.segment_bytes;
     config
 }
 
+/// What most plans leave as it is.
+fn set_rare(config: &mut Config, settings: &Settings) {
+    if let Some(most) = settings.requests_in_flight_max {
+        config.limits.requests_in_flight = most as usize;
+    }
+    if let Some(bytes) = settings.peer_queue_bytes {
+        config.limits.peer_queue_bytes = bytes as usize;
+    }
+    if let Some(ms) = settings.http_idle_ms {
+        config.timeouts.idle_ms = ms;
+    }
+    if let Some(ms) = settings.gossip_interval_ms {
+        config.gossip.interval_ms = ms;
+    }
+    match settings.detector {
+        Some(plan::Detector::Phi) => config.gossip.detector = Detector::Phi(PHI),
+        Some(plan::Detector::Count) => config.gossip.detector = Detector::Count(MISSED_BEATS),
+        None => {}
+    }
+    if let Some(age_s) = settings.hint_age_s {
+        config.hints.age_s = age_s;
+    }
+}
+
 fn member(plan: &Plan, node: NodeNo) -> Member {
     let at = |port: u16| std::net::SocketAddr::new(address(node), port).to_string();
     let mut member = Member::new(&node.to_string(), at(RPC_PORT), at(HTTP_PORT));
-    member.zone = format!("z{}", plan.nodes[node.0 as usize - 1].zone);
-    member.vnodes = plan.settings.vnodes;
+    let planned = &plan.nodes[node.0 as usize - 1];
+    member.zone = format!("z{}", planned.zone);
+    member.vnodes = if planned.proxy { 0 } else { plan.settings.vnodes };
     member
 }
 
@@ -98,6 +126,8 @@ async fn answer(node: &Node, question: Question) {
             };
             answer.send(keys.iter().map(homes).collect()).ok();
         }
+        // It does neither yet, so nobody asks.
+        Question::View(_) | Question::HintsLeft(_) => {}
         Question::Gauges(answer) => {
             answer.send(samples::gauges(node)).ok();
         }

@@ -42,17 +42,23 @@ impl Recorder {
         let mut inner = Inner::default();
         for name in plan.keys() {
             inner.keys.insert(name.clone(), KeyIndex(inner.history.keys.len() as u32));
-            inner.history.keys.push(KeyInfo { name, homes: Vec::new() });
+            inner.history.keys.push(KeyInfo { name, homes: Vec::new(), fallbacks: Vec::new() });
         }
         Self { inner: Mutex::new(inner) }
     }
 
-    /// Writes down where the keys live; in the order of [`Plan::keys`].
-    pub(super) fn set_homes(&self, homes: Vec<Vec<NodeNo>>) {
+    /// Writes down where the keys live; in the order of [`Plan::keys`]. With `fallbacks`, every other
+    /// owner may stand in for a home replica.
+    pub(super) fn set_homes(&self, plan: &Plan, homes: Vec<Vec<NodeNo>>, fallbacks: bool) {
+        let owners: Vec<NodeIndex> = plan.owners().into_iter().map(node_index).collect();
         let mut inner = lock(&self.inner);
         assert_eq!(homes.len(), inner.history.keys.len(), "every key lives somewhere");
         for (info, homes) in inner.history.keys.iter_mut().zip(homes) {
             info.homes = homes.into_iter().map(node_index).collect();
+            if fallbacks {
+                let others = owners.iter().filter(|owner| !info.homes.contains(owner));
+                info.fallbacks = others.copied().collect();
+            }
         }
     }
 

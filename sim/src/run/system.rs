@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::history::View;
 use crate::plan::{NodeNo, Plan};
 
 /// Makes nodes.
@@ -13,6 +14,20 @@ pub(super) trait System: Send + Sync + 'static {
     /// The main task of one process of one node: serves until it cannot, or is killed. Tells why it
     /// ended.
     fn boot(&self, site: Site) -> Pin<Box<dyn Future<Output = String> + Send>>;
+
+    /// What its nodes are held to, beyond storing and answering.
+    fn abilities(&self) -> Abilities {
+        Abilities::default()
+    }
+}
+
+/// What nodes are held to, beyond storing and answering.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Abilities {
+    /// They gossip: they say who is up and who is down, and agree on it in the end.
+    pub(super) gossips: bool,
+    /// They stand in for each other, and keep hints.
+    pub(super) hints: bool,
 }
 
 /// What a node's process is given.
@@ -31,6 +46,10 @@ pub(super) enum Question {
     Homes(Vec<String>, oneshot::Sender<Vec<Vec<NodeNo>>>),
     /// What the node holds for each of these keys, encoded.
     Copies(Vec<String>, oneshot::Sender<Vec<Option<Vec<u8>>>>),
+    /// What it lists of the cluster. Asked only of nodes that gossip.
+    View(oneshot::Sender<View>),
+    /// For whom it holds hints, and how many. Asked only of nodes that keep any.
+    HintsLeft(oneshot::Sender<Vec<(NodeNo, u64)>>),
     /// Its gauges.
     Gauges(oneshot::Sender<Vec<Gauge>>),
 }

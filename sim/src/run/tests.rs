@@ -88,6 +88,8 @@ async fn answer_questions(
                 let homes: Vec<NodeNo> = (1..=plan.settings.replicas).map(NodeNo).collect();
                 answer.send(vec![homes; keys.len()]).ok();
             }
+            // It does neither, so nobody asks.
+            Question::View(_) | Question::HintsLeft(_) => {}
             Question::Gauges(answer) => {
                 let bound = plan.settings.siblings_max.into();
                 let siblings = lock(&map).objects.values().map(|o| o.siblings().len()).max();

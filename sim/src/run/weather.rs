@@ -4,21 +4,23 @@
 //! are on it now and is worked out afresh whenever one begins or ends, so that the end of one never
 //! heals what another still breaks.
 
-use std::collections::BTreeMap;
+mod felt;
+mod links;
+mod script;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use starling_world::link::{self, LinkSpec};
 use starling_world::task::{self, JoinHandle};
 use starling_world::{clock, disk, machine, time, trace};
 use tokio::sync::oneshot;
 
-use crate::history::{ClientId, Disturbance, Endpoint, Fault as Felt};
-use crate::plan::{At, ClientNo, Fault, FaultKind, Link, Machine, NodeNo, Plan};
+use crate::history::Disturbance;
+use crate::plan::{At, Fault, FaultKind, Machine, NodeNo, Plan};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Death};
 use super::lock;
-use super::recorder::node_index;
 
 /// The faults of a run.
 pub(super) struct Weather {
@@ -31,6 +33,10 @@ pub(super) struct Weather {
 struct State {
     /// Those that are on, by their place in the plan, with the time when they began.
     active: BTreeMap<usize, u64>,
+    /// Those of them that do nothing just now: links that flap, while they are whole.
+    resting: BTreeSet<usize>,
+    /// The nodes that each keeps down, and since when.
+    held: BTreeMap<(usize, NodeNo), u64>,
     /// Set when healing begins: events that come later strike no more.
     over: bool,
     log: Vec<Disturbance>,
@@ -80,7 +86,8 @@ impl Weather {
                 }
             }
         }
-        time::sleep(Duration::from_millis(fault.for_ms)).await;
+        let over = Duration::from_millis(fault.for_ms);
+        time::timeout(over, self.play(place)).await.ok();
         self.lift(place);
     }
 
@@ -124,22 +131,28 @@ impl Weather {
             *state.counts.entry(fault.what.name().to_owned()).or_default() += 1;
         }
         trace::emit("fault_begins", u64::from(fault.id), 0);
-        self.change(fault, true);
+        self.change(place, true);
     }
 
     fn lift(&self, place: usize) {
         let fault = &self.plan.faults[place];
-        let Some(start_ns) = lock(&self.state).active.remove(&place) else { return };
+        let start_ns = {
+            let mut state = lock(&self.state);
+            state.resting.remove(&place);
+            state.active.remove(&place)
+        };
+        let Some(start_ns) = start_ns else { return };
         trace::emit("fault_ends", u64::from(fault.id), 0);
-        self.change(fault, false);
+        self.change(place, false);
         let end_ns = starling_world::now();
         let felt = self.felt(&fault.what);
         let entries = felt.into_iter().map(|fault| Disturbance { fault, start_ns, end_ns });
         lock(&self.state).log.extend(entries);
     }
 
-    /// Puts into effect that `fault` began (it is among the active ones) or ended (it is not).
-    fn change(&self, fault: &Fault, begins: bool) {
+    /// Puts into effect that a fault began (it is among the active ones) or ended (it is not).
+    fn change(&self, place: usize, begins: bool) {
+        let fault: &Fault = &self.plan.faults[place];
         let machine = |node: &NodeNo| self.cluster.node_machine(*node);
         match &fault.what {
             FaultKind::Partition { .. }
@@ -147,10 +160,25 @@ impl Weather {
             | FaultKind::Isolate { .. }
             | FaultKind::ZoneSplit { .. }
             | FaultKind::SlowLink { .. }
-            | FaultKind::LossyLink { .. } => self.set_links(),
-            FaultKind::Crash { node } => self.set_down(std::slice::from_ref(node), false, begins),
-            FaultKind::PowerLoss { nodes } => self.set_down(nodes, true, begins),
+            | FaultKind::LossyLink { .. }
+            | FaultKind::FlappingLink { .. }
+            | FaultKind::LossyDatagrams { .. } => self.set_links(),
+            FaultKind::Crash { node } | FaultKind::Away { node } => {
+                self.set_down(place, std::slice::from_ref(node), Death::Kill, begins);
+            }
+            FaultKind::CrashMinority { nodes } | FaultKind::FullRestart { order: nodes, .. } => {
+                self.set_down(place, nodes, Death::Kill, begins);
+            }
+            FaultKind::PowerLoss { nodes } => self.set_down(place, nodes, Death::Power, begins),
+            // Its nodes are stopped one by one, by its script; at its end none stays so.
+            FaultKind::RollingRestart { nodes, .. } if begins => {
+                debug_assert!(!nodes.is_empty(), "a rolling restart of nobody");
+            }
+            FaultKind::RollingRestart { nodes, .. } => {
+                self.set_down(place, nodes, Death::Stop, false);
+            }
             FaultKind::Pause { node } => self.set_pause(*node),
+            FaultKind::PauseMany { nodes } => nodes.iter().for_each(|n| self.set_pause(*n)),
             FaultKind::ClockDrift { node, .. } => self.set_drift(*node),
             FaultKind::ClockStep { node, ms } => {
                 clock::step(machine(node), if begins { *ms } else { -ms });
@@ -163,82 +191,29 @@ impl Weather {
         }
     }
 
+    /// What is on and does something now.
     fn active(&self) -> Vec<&FaultKind> {
-        let places: Vec<usize> = lock(&self.state).active.keys().copied().collect();
-        places.into_iter().map(|place| &self.plan.faults[place].what).collect()
+        let state = lock(&self.state);
+        let places = state.active.keys().filter(|place| !state.resting.contains(place));
+        places.map(|place| &self.plan.faults[*place].what).collect()
     }
 
-    fn set_links(&self) {
-        let active = self.active();
-        for (from, to) in self.node_pairs() {
-            let mut spec = self.cluster.calm(from, to);
-            for kind in &active {
-                self.worsen(&mut spec, kind, from, to);
-            }
-            link::set(self.cluster.node_machine(from), self.cluster.node_machine(to), spec);
-        }
-        for node in self.plan.node_numbers() {
-            let cut = active.iter().any(
-                |kind| matches!(kind, FaultKind::Isolate { node: n, clients: true } if *n == node),
-            );
-            let machine = self.cluster.node_machine(node);
-            for client in self.plan.client_numbers() {
-                let client = self.cluster.client_machine(client);
-                link::block(machine, client, cut);
-                link::block(client, machine, cut);
-            }
-        }
-    }
-
-    /// What `kind` does to the link from one node to another.
-    fn worsen(&self, spec: &mut LinkSpec, kind: &FaultKind, a: NodeNo, b: NodeNo) {
-        if self.cuts(kind, a, b) {
-            spec.blocked = true;
-        }
-        if let FaultKind::SlowLink { from, to, extra_ms } = kind
-            && (*from, *to) == (a, b)
-        {
-            spec.delay_min += Duration::from_millis(*extra_ms);
-            spec.delay_max += Duration::from_millis(2 * extra_ms);
-        }
-        if let FaultKind::LossyLink { from, to, loss_ppm } = kind
-            && (*from, *to) == (a, b)
-        {
-            spec.loss = spec.loss.max(f64::from(*loss_ppm) / 1e6);
-        }
-    }
-
-    /// Whether `kind` cuts the link from `a` to `b`.
-    fn cuts(&self, kind: &FaultKind, a: NodeNo, b: NodeNo) -> bool {
-        let zone = |node: NodeNo| self.plan.nodes[node.0 as usize - 1].zone;
-        let splits = |part: &dyn Fn(NodeNo) -> bool| part(a) != part(b);
-        if let FaultKind::Partition { side } = kind {
-            splits(&|node| side.contains(&node))
-        } else if let FaultKind::OneWay { from, to } = kind {
-            from.contains(&a) && to.contains(&b)
-        } else if let FaultKind::Isolate { node: alone, .. } = kind {
-            splits(&|node| node == *alone)
-        } else if let FaultKind::ZoneSplit { zone: cut } = kind {
-            splits(&|node| zone(node) == *cut)
-        } else {
-            false
-        }
-    }
-
-    fn set_down(&self, nodes: &[NodeNo], power: bool, begins: bool) {
+    fn set_down(&self, place: usize, nodes: &[NodeNo], death: Death, begins: bool) {
         for node in nodes {
             if begins {
-                self.cluster.hold_down(*node, power);
+                self.take_down(place, *node, death);
             } else {
-                self.cluster.release(*node);
-                // It starts into what else is on.
-                self.set_pause(*node);
+                self.bring_up(place, *node);
             }
         }
     }
 
     fn set_pause(&self, node: NodeNo) {
-        let paused = |kind: &&FaultKind| matches!(kind, FaultKind::Pause { node: n } if *n == node);
+        let paused = |kind: &&FaultKind| match kind {
+            FaultKind::Pause { node: n } => *n == node,
+            FaultKind::PauseMany { nodes } => nodes.contains(&node),
+            _ => false,
+        };
         if self.active().iter().any(paused) {
             machine::pause(self.cluster.node_machine(node));
         } else {
@@ -283,74 +258,5 @@ impl Weather {
             }
         }
         disk::limit_capacity(machine, capacity);
-    }
-
-    fn node_pairs(&self) -> Vec<(NodeNo, NodeNo)> {
-        let nodes = self.plan.node_numbers();
-        let pairs = nodes.iter().flat_map(|a| nodes.iter().map(move |b| (*a, *b)));
-        pairs.filter(|(a, b)| a != b).collect()
-    }
-
-    /// What a fault means to requests.
-    fn felt(&self, kind: &FaultKind) -> Vec<Felt> {
-        let at = |node: &NodeNo| Endpoint::Node(node_index(*node));
-        match kind {
-            FaultKind::Isolate { node, clients: true } => vec![Felt::Isolated(at(node))],
-            FaultKind::Partition { .. }
-            | FaultKind::OneWay { .. }
-            | FaultKind::Isolate { .. }
-            | FaultKind::ZoneSplit { .. } => self
-                .node_pairs()
-                .into_iter()
-                .filter(|(a, b)| self.cuts(kind, *a, *b))
-                .map(|(a, b)| Felt::LinkCut { from: at(&a), to: at(&b) })
-                .collect(),
-            FaultKind::SlowLink { from, to, .. } | FaultKind::LossyLink { from, to, .. } => {
-                vec![Felt::LinkBad { from: at(from), to: at(to) }]
-            }
-            FaultKind::Crash { node } => vec![Felt::Down(at(node))],
-            FaultKind::PowerLoss { nodes } => {
-                nodes.iter().map(|node| Felt::PowerLoss(at(node))).collect()
-            }
-            FaultKind::Pause { node } => vec![Felt::Paused(at(node))],
-            FaultKind::ClockDrift { node, .. } | FaultKind::ClockStep { node, .. } => {
-                vec![Felt::ClockWrong(at(node))]
-            }
-            FaultKind::SlowDisk { node, .. }
-            | FaultKind::FailingFsync { node, .. }
-            | FaultKind::DiskFull { node, .. } => vec![Felt::DiskTrouble(at(node))],
-        }
-    }
-
-    /// Links that are bad all the time, by the plan's own links.
-    fn rough_links(&self) -> Vec<Disturbance> {
-        let rough = |link: Link| {
-            link.loss_ppm > 0 || link.reorder_ppm > 0 || link.bandwidth_bytes_per_s.is_some()
-        };
-        let links = &self.plan.links;
-        let mut bad = Vec::new();
-        if rough(links.within_zone) || rough(links.across_zones) {
-            let at = |node| Endpoint::Node(node_index(node));
-            bad.extend(self.node_pairs().into_iter().map(|(a, b)| (at(a), at(b))));
-        }
-        if rough(links.clients) {
-            // The observer is a client too, with the number after the last.
-            let observer = ClientNo(self.plan.clients.len() as u32 + 1);
-            for client in self.plan.client_numbers().into_iter().chain([observer]) {
-                let client = Endpoint::Client(ClientId(client.0 - 1));
-                for node in self.plan.node_numbers() {
-                    let node = Endpoint::Node(node_index(node));
-                    bad.extend([(client, node), (node, client)]);
-                }
-            }
-        }
-        let end_ns = starling_world::now();
-        bad.into_iter()
-            .map(|(from, to)| Disturbance {
-                fault: Felt::LinkBad { from, to },
-                start_ns: 0,
-                end_ns,
-            })
-            .collect()
     }
 }

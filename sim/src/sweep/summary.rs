@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::dice::fnv1a;
 use crate::plan::FaultKind;
+use crate::quality::Quality;
 use crate::report::{Outcomes, Report, Verdict};
 
 /// How many of the slowest runs are named.
@@ -18,6 +19,7 @@ pub struct Summary {
     faults: BTreeMap<String, Counter>,
     events: BTreeMap<String, Counter>,
     requests: BTreeMap<String, Outcomes>,
+    detector: Quality,
     simulated_ms: u64,
     /// What each run is called, how long it took, and its digest.
     runs: BTreeMap<String, (u64, String)>,
@@ -62,6 +64,7 @@ impl Summary {
         for (asked, outcomes) in &report.requests {
             self.requests.entry(asked.clone()).or_default().add(*outcomes);
         }
+        self.detector.add(&report.detector);
         self.simulated_ms += report.simulated_ms;
         self.runs.insert(name.to_owned(), (report.real_ms, report.digest.clone()));
     }
@@ -89,6 +92,9 @@ impl Summary {
         render_counters(&mut page, "faults", &self.faults);
         render_counters(&mut page, "events", &self.events);
         self.render_requests(&mut page);
+        if !self.detector.is_empty() {
+            put(&mut page, &format!("\n{}", self.detector.render().trim_end()));
+        }
         let mut slowest: Vec<(u64, &str)> =
             self.runs.iter().map(|(name, (ms, _))| (*ms, name.as_str())).collect();
         slowest.sort_unstable_by(|a, b| b.cmp(a));

@@ -30,6 +30,10 @@ pub struct LinkSpec {
     pub duplicate: f64,
     /// The share of packets that may be overtaken, by up to twice `delay_max` and a millisecond.
     pub reorder: f64,
+    /// The share of datagrams that vanish, if that is more than `loss`; connections do not feel it.
+    pub datagram_loss: f64,
+    /// The share of datagrams that arrive twice, if that is more than `duplicate`.
+    pub datagram_duplicate: f64,
     /// How fast packets leave; `None`: at once. They queue up before it, in order, without limit.
     pub bandwidth_bytes_per_s: Option<u64>,
     /// Every packet vanishes, without a word to either side.
@@ -47,6 +51,8 @@ impl Default for LinkSpec {
             loss: 0.0,
             duplicate: 0.0,
             reorder: 0.0,
+            datagram_loss: 0.0,
+            datagram_duplicate: 0.0,
             bandwidth_bytes_per_s: None,
             blocked: false,
             hold: false,
@@ -120,6 +126,15 @@ const LOOPBACK_DELAY_NS: u64 = 10_000;
 /// What headers add to a packet on the wire: Ethernet, IP and TCP.
 const HEADER_BYTES: u64 = 66;
 
+/// A packet, as far as its link cares.
+#[derive(Clone, Copy)]
+pub(crate) struct Parcel {
+    /// Payload bytes.
+    pub(crate) bytes: usize,
+    /// Whether it is a datagram: those have shares of their own.
+    pub(crate) datagram: bool,
+}
+
 impl Links {
     pub(crate) fn new(seed: u64) -> Self {
         Self { seed, default: LinkSpec::default(), links: BTreeMap::new() }
@@ -146,8 +161,14 @@ impl Links {
         from != to && (spec.blocked || spec.hold)
     }
 
-    /// Decides what becomes of a packet of `bytes` that is sent now.
-    pub(crate) fn judge(&mut self, from: MachineId, to: MachineId, bytes: usize, now: u64) -> Fate {
+    /// Decides what becomes of a packet that is sent now.
+    pub(crate) fn judge(
+        &mut self,
+        from: MachineId,
+        to: MachineId,
+        parcel: Parcel,
+        now: u64,
+    ) -> Fate {
         if from == to {
             return Fate::Arrives(now + LOOPBACK_DELAY_NS, None);
         }
@@ -163,12 +184,17 @@ impl Links {
             return Fate::Held;
         }
         if let Some(rate) = spec.bandwidth_bytes_per_s {
-            let wire = (bytes as u64 + HEADER_BYTES) * 1_000_000_000 / rate.max(1);
+            let wire = (parcel.bytes as u64 + HEADER_BYTES) * 1_000_000_000 / rate.max(1);
             link.idle_at = link.idle_at.max(now) + wire;
         } else {
             link.idle_at = now;
         }
-        if chance(low(first), spec.loss) {
+        let (loss, duplicate) = if parcel.datagram {
+            (spec.loss.max(spec.datagram_loss), spec.duplicate.max(spec.datagram_duplicate))
+        } else {
+            (spec.loss, spec.duplicate)
+        };
+        if chance(low(first), loss) {
             return Fate::Lost;
         }
         let mut arrival = link.idle_at + delay(&spec, second);
@@ -178,7 +204,7 @@ impl Links {
             arrival = arrival.max(link.last_arrival);
             link.last_arrival = arrival;
         }
-        let again = chance(high(third), spec.duplicate);
+        let again = chance(high(third), duplicate);
         Fate::Arrives(arrival, again.then(|| arrival + delay(&spec, second.rotate_left(32))))
     }
 }
@@ -244,11 +270,16 @@ mod tests {
     const B: MachineId = MachineId(2);
 
     fn arrivals(spec: LinkSpec, packets: u64) -> (Vec<u64>, usize) {
+        arrivals_of(spec, packets, false)
+    }
+
+    fn arrivals_of(spec: LinkSpec, packets: u64, datagram: bool) -> (Vec<u64>, usize) {
+        let parcel = Parcel { bytes: 934, datagram };
         let mut links = Links::new(7);
         links.default = spec;
         let (mut times, mut twice) = (Vec::new(), 0);
         for n in 0..packets {
-            if let Fate::Arrives(at, again) = links.judge(A, B, 934, n * 10_000) {
+            if let Fate::Arrives(at, again) = links.judge(A, B, parcel, n * 10_000) {
                 times.push(at);
                 twice += usize::from(again.is_some());
             }
@@ -271,6 +302,18 @@ mod tests {
         let (times, twice) = arrivals(spec, 100_000);
         assert!((89_000..91_000).contains(&times.len()), "{} arrived", times.len());
         assert!((4_100..4_900).contains(&twice), "{twice} arrived twice");
+    }
+
+    #[test]
+    fn datagrams_have_shares_of_their_own() {
+        let spec = LinkSpec { datagram_loss: 0.1, datagram_duplicate: 0.05, ..LinkSpec::default() };
+        let (times, twice) = arrivals(spec, 10_000);
+        assert_eq!((times.len(), twice), (10_000, 0), "connections do not feel it");
+        let (times, twice) = arrivals_of(spec, 100_000, true);
+        assert!((89_000..91_000).contains(&times.len()), "{} arrived", times.len());
+        assert!((4_100..4_900).contains(&twice), "{twice} arrived twice");
+        let (times, _) = arrivals_of(LinkSpec { loss: 0.5, ..spec }, 100_000, true);
+        assert!((48_000..52_000).contains(&times.len()), "{} arrived", times.len());
     }
 
     #[test]

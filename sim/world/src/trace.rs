@@ -16,6 +16,8 @@ pub enum Keep {
     Nothing,
     /// The last so many.
     Last(usize),
+    /// All of these kinds.
+    Kinds(&'static [&'static str]),
     /// All, for as long as memory lasts: about 48 bytes each.
     All,
 }
@@ -51,6 +53,8 @@ struct Kind {
     name: &'static str,
     hash: u64,
     count: u64,
+    /// Whether [`Keep::Kinds`] names it.
+    wanted: bool,
 }
 
 /// Entries of the cache from a name's place in memory to its kind. The place decides only how
@@ -93,6 +97,7 @@ impl Trace {
         let index = self.index_of(event.kind);
         let kind = &mut self.kinds[index];
         kind.count += 1;
+        let wanted = kind.wanted;
         self.digest.absorb(event.at_ns);
         let who = u64::from(event.process.machine.0) << 32 | u64::from(event.process.epoch);
         self.digest.absorb(who ^ kind.hash);
@@ -100,6 +105,8 @@ impl Trace {
         self.digest.absorb(event.b);
         match self.keep {
             Keep::Nothing => {}
+            Keep::Kinds(_) if wanted => self.events.push_back(event),
+            Keep::Kinds(_) => {}
             Keep::All => self.events.push_back(event),
             Keep::Last(0) => {}
             Keep::Last(limit) => {
@@ -119,7 +126,8 @@ impl Trace {
             return index;
         }
         let index = self.by_name.get(name).copied().unwrap_or_else(|| {
-            self.kinds.push(Kind { name, hash: hash(name), count: 0 });
+            let wanted = matches!(self.keep, Keep::Kinds(names) if names.contains(&name));
+            self.kinds.push(Kind { name, hash: hash(name), count: 0, wanted });
             self.by_name.insert(name, self.kinds.len() - 1);
             self.kinds.len() - 1
         });
@@ -262,9 +270,20 @@ mod tests {
         let whole = digest(Keep::All, &[one, two]);
         assert_eq!(whole, digest(Keep::Nothing, &[one, two]));
         assert_eq!(whole, digest(Keep::Last(1), &[one, two]));
+        assert_eq!(whole, digest(Keep::Kinds(&["two"]), &[one, two]));
         assert_ne!(whole, digest(Keep::All, &[two, one]));
         assert_ne!(whole, digest(Keep::All, &[one]));
         assert_ne!(whole, digest(Keep::All, &[one, event("two", 3)]));
+    }
+
+    #[test]
+    fn chosen_kinds_are_kept_and_the_others_counted() {
+        let mut trace = Trace::new(Keep::Kinds(&["two"]));
+        for event in [event("one", 1), event("two", 2), event("one", 3), event("two", 4)] {
+            trace.push(event);
+        }
+        assert_eq!(trace.events().map(|event| event.a).collect::<Vec<_>>(), [2, 4]);
+        assert_eq!((trace.count("one"), trace.count("two")), (2, 2));
     }
 
     #[test]

@@ -112,6 +112,44 @@ fn a_forwarding_node_needs_a_coordinator() {
     assert_eq!(fails("put 1 w1 n3", &alone), [7]);
 }
 
+/// As [`fails`], where n3 and n4 may stand in for n0, n1 and n2.
+fn fails_sloppy(request: &str, faults: &[Disturbance]) -> Vec<u8> {
+    let mut evidence = tell(&format!("a: {request} @1000-1050 => unknown 503"));
+    evidence.history.keys[0].fallbacks = vec![NodeIndex(3), NodeIndex(4)];
+    evidence.history.ops[0].asked.timeout_ns = 600 * super::tale::MS;
+    evidence.disturbances = faults.to_vec();
+    points(&evidence)
+}
+
+#[test]
+fn sloppy_writes_need_any_w_nodes() {
+    const NONE: [u8; 0] = [];
+    let gone = |n| during(100, 2000, Fault::Down(node(n)));
+    assert_eq!(fails_sloppy("put 1 sloppy", &[gone(1), gone(2)]), [7], "n3 and n4 stand in");
+    assert_eq!(fails_sloppy("put 1", &[gone(1), gone(2)]), NONE, "not for a strict write");
+    assert_eq!(fails_sloppy("get sloppy", &[gone(1), gone(2)]), NONE, "nor for a read");
+    assert_eq!(fails_sloppy("del sloppy", &[gone(1), gone(2)]), [7]);
+    let most = [gone(1), gone(2), gone(3), gone(4)];
+    assert_eq!(fails_sloppy("put 1 sloppy", &most), NONE, "nobody is left");
+    assert_eq!(fails_sloppy("put 1 sloppy w1", &most), [7]);
+    let paused = during(900, 2000, Fault::Paused(node(1)));
+    assert_eq!(fails_sloppy("put 1 sloppy w3", &[paused]), [7], "not noticed, and replaced");
+    // Asked of a fallback.
+    let homes = [gone(0), gone(1), gone(2)];
+    assert_eq!(fails_sloppy("put 1 sloppy n3", &homes), [7], "a fallback coordinates");
+    assert_eq!(fails_sloppy("put 1 sloppy n3 w3", &homes), NONE, "two of three");
+    assert_eq!(
+        fails_sloppy("put 1 sloppy n5", &homes),
+        NONE,
+        "a proxy has nobody to forward it to"
+    );
+    let half = [gone(0), gone(1), during(900, 2000, Fault::Paused(node(2)))];
+    assert_eq!(fails_sloppy("put 1 sloppy n3", &half), NONE, "forwarded to one that is not absent");
+    let mut tight = tell("a: put 1 @1000-1050 => unknown");
+    tight.rules.tight = true;
+    assert_eq!(points(&tight), NONE, "limits that may strike at any time");
+}
+
 #[test]
 fn kinds_of_failure() {
     let heard = |outcome: &str| points(&tell(&format!("a: put 1 @1000-1050 => {outcome}")));

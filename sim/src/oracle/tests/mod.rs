@@ -2,6 +2,7 @@
 //! broken in a dozen ways (`model`, `mutants`).
 
 mod faults;
+mod membership;
 mod model;
 mod mutants;
 mod object;

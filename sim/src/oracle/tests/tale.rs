@@ -24,7 +24,11 @@ pub(super) const MS: u64 = 1_000_000;
 /// Reads a tale about keys 0 and 1, at home on n0, n1 and n2.
 pub(super) fn tell(tale: &str) -> Evidence {
     let homes: Vec<NodeIndex> = (0..3).map(NodeIndex).collect();
-    let keys = ["b/k0", "b/k1"].map(|name| KeyInfo { name: name.into(), homes: homes.clone() });
+    let keys = ["b/k0", "b/k1"].map(|name| KeyInfo {
+        name: name.into(),
+        homes: homes.clone(),
+        fallbacks: Vec::new(),
+    });
     let mut evidence = Evidence {
         history: History { keys: keys.to_vec(), ops: Vec::new() },
         rules: Rules {

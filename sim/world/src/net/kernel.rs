@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::connection::{ConnId, Connection, Segment};
 use super::listener::{Listener, ListenerId};
 use super::udp::{Socket, SocketId};
-use crate::link::Fate;
+use crate::link::{Fate, Parcel};
 use crate::process::{MachineId, ProcessId};
 use crate::rng::{self, Rng};
 use crate::slab::Slab;
@@ -149,7 +149,8 @@ impl World {
         let (from, to) = (flight.from, flight.to);
         let route = u64::from(to.0) << 32 | bytes as u64;
         let label = flight.packet.label();
-        match self.links.judge(from, to, bytes, self.now()) {
+        let datagram = matches!(flight.packet, Packet::Datagram { .. });
+        match self.links.judge(from, to, Parcel { bytes, datagram }, self.now()) {
             Fate::Arrives(at_ns, again) => {
                 self.emit_of_machine(from, "packet_sent", route, label);
                 if let Some(again) = again {

@@ -1,0 +1,125 @@
+//! What nodes noted of each other and of hints, read out of the trace.
+//!
+//! A note names a member by the first word of its name's murmur3, and a key by its token; words that no
+//! node or key of the plan has are left out, as beliefs of a node about itself are.
+
+use std::collections::BTreeMap;
+
+use starling::domain::key::{Key, murmur3};
+use starling_world::trace::{Event, Trace};
+
+use crate::history::{
+    Belief, Ending, Health, HintDeed, HintStep, KeyIndex, KeyInfo, Life, NodeIndex,
+};
+use crate::plan::{NodeNo, Plan};
+
+use super::recorder::node_index;
+
+/// The kinds of events that are read here: a trace must keep these at least.
+pub(super) const KINDS: &[&str] = &[
+    "process_start",
+    "process_exit",
+    "process_kill",
+    "power_loss",
+    "member_up",
+    "member_suspect",
+    "member_down",
+    "member_stopped",
+    "hint_stored",
+    "hint_delivered",
+    "hint_expired",
+    "hint_reresolved",
+];
+
+/// What a trace tells.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    pub(super) lives: Vec<Life>,
+    pub(super) beliefs: Vec<Belief>,
+    pub(super) steps: Vec<HintStep>,
+}
+
+impl Claims {
+    /// Reads the trace of a run of `plan`, of whose keys `keys` tells.
+    pub(super) fn read(plan: &Plan, keys: &[KeyInfo], trace: &Trace) -> Self {
+        let words = Words::new(plan, keys);
+        let mut claims = Self::default();
+        for event in trace.events() {
+            let number = event.process.machine.number();
+            // Nodes are the first machines that a run adds; the harness is number 0.
+            if number == 0 || number as usize > plan.nodes.len() {
+                continue;
+            }
+            claims.take(&words, NodeIndex(number - 1), event);
+        }
+        claims
+    }
+
+    fn take(&mut self, words: &Words, node: NodeIndex, event: &Event) {
+        let at_ns = event.at_ns;
+        match event.kind {
+            "process_start" => self.lives.push(Life { node, start_ns: at_ns, end: None }),
+            "process_exit" => self.end(node, at_ns, Ending::Exit),
+            "process_kill" | "power_loss" => self.end(node, at_ns, Ending::Killed),
+            _ => {}
+        }
+        let subject = || words.nodes.get(&event.a).copied().filter(|subject| *subject != node);
+        if let (Some(state), Some(subject)) = (health(event.kind), subject()) {
+            self.beliefs.push(Belief { observer: node, subject, at_ns, state });
+        }
+        let (key, owner) = (words.keys.get(&event.a), words.nodes.get(&event.b));
+        if let (Some(what), Some(key), Some(owner)) = (deed(event.kind), key, owner) {
+            let (key, owner) = (*key, *owner);
+            self.steps.push(HintStep { at_ns, holder: node, owner, key, what });
+        }
+    }
+
+    /// A machine that loses its power may have no process.
+    fn end(&mut self, node: NodeIndex, at_ns: u64, how: Ending) {
+        let last = self.lives.iter_mut().rev().find(|life| life.node == node);
+        if let Some(life) = last {
+            life.end.get_or_insert((at_ns, how));
+        }
+    }
+}
+
+/// Which words stand for which node and which key.
+struct Words {
+    nodes: BTreeMap<u64, NodeIndex>,
+    keys: BTreeMap<u64, KeyIndex>,
+}
+
+impl Words {
+    fn new(plan: &Plan, keys: &[KeyInfo]) -> Self {
+        let word = |node: NodeNo| murmur3(node.to_string().as_bytes()).0;
+        let nodes = plan.node_numbers().into_iter().map(|n| (word(n), node_index(n))).collect();
+        let mut tokens = BTreeMap::new();
+        for (place, info) in keys.iter().enumerate() {
+            let (bucket, name) = info.name.split_once('/').unwrap_or_default();
+            if let Ok(key) = Key::new(bucket, name) {
+                tokens.entry(key.token().0).or_insert(KeyIndex(place as u32));
+            }
+        }
+        Self { nodes, keys: tokens }
+    }
+}
+
+fn health(kind: &str) -> Option<Health> {
+    match kind {
+        "member_up" => Some(Health::Up),
+        "member_suspect" => Some(Health::Suspect),
+        "member_down" => Some(Health::Down),
+        "member_stopped" => Some(Health::Stopped),
+        _ => None,
+    }
+}
+
+fn deed(kind: &str) -> Option<HintDeed> {
+    match kind {
+        "hint_stored" => Some(HintDeed::Stored),
+        "hint_delivered" => Some(HintDeed::Delivered),
+        "hint_expired" => Some(HintDeed::Expired),
+        "hint_reresolved" => Some(HintDeed::Reresolved),
+        _ => None,
+    }
+}

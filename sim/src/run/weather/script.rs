@@ -1,0 +1,91 @@
+//! Faults in several steps, and nodes that go down and come back.
+//!
+//! A node stays down as long as any fault keeps it down; each fault's own part is written into the log
+//! when it lets go.
+
+use std::time::Duration;
+
+use starling_world::{machine, time};
+
+use crate::history::{Disturbance, Endpoint, Fault as Felt};
+use crate::plan::{FaultKind, NodeNo};
+use crate::run::cluster::Death;
+use crate::run::lock;
+use crate::run::recorder::node_index;
+
+use super::Weather;
+
+/// How often it is looked whether a node that was asked to stop has.
+const LOOK: Duration = Duration::from_millis(10);
+
+impl Weather {
+    /// What a fault does between its beginning and its end. Never returns: the caller ends it.
+    pub(super) async fn play(&self, place: usize) {
+        match &self.plan.faults[place].what {
+            FaultKind::FlappingLink { period_ms, .. } => {
+                self.flap(place, Duration::from_millis(period_ms / 2)).await;
+            }
+            FaultKind::RollingRestart { nodes, pause_ms } => {
+                self.restart_in_turn(place, nodes, Duration::from_millis(*pause_ms)).await;
+            }
+            FaultKind::FullRestart { order, pause_ms } => {
+                for node in order {
+                    time::sleep(Duration::from_millis(*pause_ms)).await;
+                    self.bring_up(place, *node);
+                }
+            }
+            _ => {}
+        }
+        std::future::pending().await
+    }
+
+    async fn flap(&self, place: usize, half: Duration) {
+        loop {
+            time::sleep(half).await;
+            {
+                let resting = &mut lock(&self.state).resting;
+                if !resting.remove(&place) {
+                    resting.insert(place);
+                }
+            }
+            self.set_links();
+        }
+    }
+
+    async fn restart_in_turn(&self, place: usize, nodes: &[NodeNo], pause: Duration) {
+        for node in nodes {
+            self.take_down(place, *node, Death::Stop);
+            while machine::is_running(self.cluster.node_machine(*node)) {
+                time::sleep(LOOK).await;
+            }
+            time::sleep(pause).await;
+            self.bring_up(place, *node);
+            time::sleep(pause).await;
+        }
+    }
+
+    /// Keeps `node` down on behalf of a fault.
+    pub(super) fn take_down(&self, place: usize, node: NodeNo, death: Death) {
+        let since = lock(&self.state).held.insert((place, node), starling_world::now());
+        match since {
+            // A plan may name a node twice.
+            Some(since) => {
+                lock(&self.state).held.insert((place, node), since);
+            }
+            None => self.cluster.hold_down(node, death),
+        }
+    }
+
+    /// Lets go of `node`, if the fault keeps it down.
+    pub(super) fn bring_up(&self, place: usize, node: NodeNo) {
+        let Some(start_ns) = lock(&self.state).held.remove(&(place, node)) else { return };
+        self.cluster.release(node);
+        // It starts into what else is on.
+        self.set_pause(node);
+        let at = Endpoint::Node(node_index(node));
+        let power = matches!(self.plan.faults[place].what, FaultKind::PowerLoss { .. });
+        let fault = if power { Felt::PowerLoss(at) } else { Felt::Down(at) };
+        let end_ns = starling_world::now();
+        lock(&self.state).log.push(Disturbance { fault, start_ns, end_ns });
+    }
+}
