@@ -19,7 +19,7 @@
 //! everything ever reserved. The epochs of a block that were not used are never used.
 //!
 //! None of that helps a folder that was rolled back to an older copy of itself: it would reserve the
-//! same block again. Whoever finds out takes a new node id ([`IdentityFile::renew`]) before it mints
+//! same block again. Whoever finds out takes a new node id ([`Engine::renew_identity`](super::Engine::renew_identity)) before it mints
 //! anything, so that its actors are new whatever the epoch. The file is the only place that changes:
 //! the log stays as it is, because its segments bear the folder's id, which is never changed. So there
 //! is no moment at which a crash leaves an identity and a log that do not fit.

@@ -382,10 +382,9 @@ fn has_room(options: &Options, flying_bytes: usize) -> bool {
     flying_bytes == 0 || flying_bytes < options.in_flight_bytes_max
 }
 
-/// The next hint that is not on its way. After the last one it begins anew: those that grew or
-/// failed are there again. `None`: all that there are, if any, are on their way.
+/// The next hint behind those that were sent. `None`: that was the last one; those that grew or failed
+/// meanwhile come in the owner's next turn, which begins at the first key again.
 fn next_hint(replica: &Replica, owner: &str, session: &mut Session) -> Option<Hint> {
-    let mut began_anew = false;
     loop {
         while let Some(hint) = session.page.pop_front() {
             if !session.flying.contains(&hint.key) {
@@ -393,11 +392,7 @@ fn next_hint(replica: &Replica, owner: &str, session: &mut Session) -> Option<Hi
             }
         }
         let page = replica.engine().hints_of(owner, session.after.as_ref(), PAGE_BYTES);
-        match page.last() {
-            Some(last) => session.after = Some(last.key.clone()),
-            None if began_anew || session.after.is_none() => return None,
-            None => (session.after, began_anew) = (None, true),
-        }
+        session.after = Some(page.last()?.key.clone());
         session.page.extend(page);
     }
 }

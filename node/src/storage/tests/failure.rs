@@ -264,6 +264,57 @@ fn an_interval_confirms_before_the_disk_does() {
     });
 }
 
+#[test]
+fn nobody_waits_for_the_end_of_a_hint() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let engine = open_on(&disk, dir.path(), plain()).await;
+        for n in 0..3 {
+            engine.put_hint("n2", &key(n), object("kept"), 1).unwrap().durable().await.unwrap();
+        }
+        disk.allow(0);
+        assert!(engine.remove_hint("n2", &key(0), object("kept").digest()));
+        let pending = engine.stats().pending_bytes;
+        assert!(pending > 0, "it is on its way to the log");
+        assert!(is_durable(&engine.barrier()).await, "what is awaited is durable");
+        // A write takes it along, and is waited for.
+        let put = engine.put(&key(9), object("nine")).unwrap();
+        assert!(engine.remove_hint("n2", &key(1), object("kept").digest()));
+        assert!(!is_durable(&engine.barrier()).await);
+        disk.allow(PLENTY);
+        put.durable().await.unwrap();
+        // What has no company goes by itself.
+        assert!(engine.remove_hint("n2", &key(2), object("kept").digest()));
+        until(|| engine.stats().pending_bytes == 0).await;
+        let crashed = folder(&image(dir.path()).await).await;
+        let again = open(crashed.path(), plain()).await;
+        assert_eq!(again.stats().hints, 0);
+        assert_eq!(again.get(&key(9)).await, Ok(Some(object("nine"))));
+    });
+}
+
+#[test]
+fn a_hint_that_ends_while_the_log_fails_is_at_worst_kept() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let engine = open_on(&disk, dir.path(), plain()).await;
+        engine.put_hint("n2", &key(1), object("kept"), 1).unwrap().durable().await.unwrap();
+        disk.fail(u32::MAX);
+        drop(engine.put(&key(2), object("two")).unwrap());
+        until(|| engine.stats().stalled.is_some()).await;
+        let refused = engine.put_hint("n2", &key(2), object("more"), 1);
+        assert!(matches!(refused, Err(WriteError::Stalled { .. })), "{refused:?}");
+        assert_eq!(engine.hinted(&key(2)), None);
+        assert!(engine.remove_hint("n2", &key(1), object("kept").digest()));
+        assert_eq!(engine.stats().hints, 0);
+        disk.fail(0);
+        until(|| engine.stats().pending_bytes == 0).await;
+        engine.close().await.unwrap();
+        // Its owner has it already: to be sent it once more changes nothing there.
+        assert_eq!(open(dir.path(), plain()).await.hinted(&key(1)), Some(object("kept")));
+    });
+}
+
 /// Puts `count` objects at once; returns the ticket of the last.
 fn put_many(engine: &Engine, count: u64) -> crate::storage::Ticket {
     let tickets = (0..count).map(|n| engine.put(&key(n), object("value")).unwrap());
