@@ -1,8 +1,9 @@
 //! One node, put together: storage, replica, peers, coordinator, servers.
 //!
 //! ```text
-//! start:  lock folder ─ replay log ─ reserve epochs ─ bind rpc ─ dial peers ─ bind http ─ ready
-//! stop:   not ready ─ drain http ─ drain rpc ─ flush and close the log
+//! start:  lock folder ─ replay log ─ listen ─ gossip: am I who I was? who else is there? ─ ring
+//!         ─ reserve epochs ─ dial peers ─ ready
+//! stop:   not ready ─ say goodbye ─ drain http ─ drain rpc ─ flush and close the log
 //! ```
 
 use std::sync::Arc;
@@ -10,19 +11,33 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
+use rand::RngCore;
+
 use crate::config::{self, Config};
+use crate::domain::membership::{self, Machine, MemberInfo, Rule, Standing};
 use crate::domain::ring::{Member, Ring, RingError};
 use crate::http::server::{Limits, Server};
+use crate::http::waiting::{Front, Reason};
 use crate::http::{App, router};
 use crate::rpc::identity::LocalInfo;
 use crate::rpc::{self, Peers};
-use crate::runtime::net::TcpListener;
-use crate::runtime::task;
+use crate::runtime::net::{self, TcpListener, UdpSocket};
+use crate::runtime::{event, rng, task, time};
+use crate::service::cluster::{Cluster, Surroundings};
 use crate::service::coordinator::{Coordinator, Patience};
+use crate::service::gossip::Gossip;
+use crate::service::hints::{self, Handoff};
 use crate::service::metrics::Metrics;
 use crate::service::peer_service::PeerService;
 use crate::service::replica::Replica;
+use crate::service::roster;
 use crate::storage::{self, Engine, OpenError, ReserveError, SyncPolicy};
+
+/// Rings of at most so many members are a full mesh of connections.
+const MESH_MAX: usize = 64;
+
+/// Else a connection that nobody used for so long is let go.
+const IDLE_AFTER: Duration = Duration::from_secs(60);
 
 /// Why a node did not start. Nothing was served; the data folder is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +53,25 @@ pub enum StartError {
     /// No epochs could be reserved.
     #[error("cannot reserve write epochs in the data folder: {0}")]
     Epochs(#[from] ReserveError),
+    /// A rolled-back folder could not take a new id.
+    #[error("the data folder is an older copy, and cannot take a new id: {0}")]
+    Renew(#[from] storage::RenewError),
     /// The members make no ring.
     #[error("the members make no ring: {0}")]
     Ring(#[from] RingError),
-    /// The node is not among the members.
-    #[error("node {0} is not among the members: add it to members, or correct node")]
-    NotAMember(String),
+    /// The remembered members can't be read or written.
+    #[error("cannot remember the members: {0}")]
+    Roster(#[from] roster::RosterError),
+    /// A live process has the node's name.
+    #[error(
+        "a live process at {other} is {name} already: give this node another name, or stop that one first"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Where the other gossips.
+        other: std::net::SocketAddr,
+    },
     /// A listener can't be bound.
     #[error("cannot listen on {address} for {what}: {source}: is another process using it?")]
     Listen {
@@ -60,7 +88,6 @@ pub enum StartError {
 pub struct Node {
     app: Arc<App>,
     engine: Engine,
-    ring: Arc<Ring>,
     http: Server,
     rpc: RpcServer,
     peers: Peers,
@@ -68,47 +95,49 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node and returns once it serves.
+    /// Starts a node and returns once it serves. Until then, which may take as long as its founders
+    /// do, its HTTP address says what it waits for. Dropping the future gives the start up.
     ///
     /// # Errors
     /// [`StartError`], which says what to do.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let ring = Arc::new(ring_of(&config)?);
-        let me = ring
-            .index_of(&config.node)
-            .ok_or_else(|| StartError::NotAMember(config.node.clone()))?;
         let engine = open_storage(&config).await?;
-        let replica = Arc::new(Replica::start(engine.clone(), config.limits.siblings).await?);
-        let metrics = Arc::new(Metrics::default());
-
         let rpc_listener = listen("rpc", &config.rpc).await?;
+        let gossip = start_gossip(&config, &engine, &rpc_listener).await?;
+        let metrics = Arc::new(Metrics::default());
+        let front = Front::waiting(reason_to_wait(&config, &gossip));
+        let http_listener = listen("http", &config.http).await?;
+        let limits = Limits::from_config(&config);
+        let http = Server::start(http_listener, front.clone(), limits, metrics.clone());
+
+        join(&config, &engine, &gossip).await?;
+        let ring = Arc::new(find_ring(&config, &gossip).await?);
+        let replica = Arc::new(Replica::start(engine.clone(), config.limits.siblings).await?);
         let local = local_info(&config, &engine);
-        let peers = dial(&config, &local);
-        let by_index = ring.members().iter().map(|member| peers.get(&member.name)).collect();
+        let peers = dial(&config, &gossip, &ring, &local);
+        let cluster = Arc::new(Cluster::new(&config.node, ring, |name| peers.get(name)));
+        gossip.tell(cluster.clone(), peers.clone());
         let coordinator = Arc::new(Coordinator::new(
-            me,
-            ring.clone(),
-            by_index,
+            cluster.clone(),
             replica.clone(),
             metrics.clone(),
             Patience::default(),
         ));
+        let handoff = start_handoff(&config, &replica, &cluster, &metrics);
         let service = PeerService::new(
             replica.clone(),
             coordinator.clone(),
+            gossip.clone(),
             metrics.clone(),
             config.limits.pair_bytes,
         );
         let rpc = RpcServer::start(rpc_listener, &local, service, &config);
-
-        let http_listener = listen("http", &config.http).await?;
-        let limits = Limits::from_config(&config);
         let drain = Duration::from_millis(config.timeouts.drain_ms);
-        let app = Arc::new(App::new(config, coordinator, replica, metrics.clone()));
-        let http = Server::start(http_listener, router(app.clone()), limits, metrics);
+        let app = Arc::new(App::new(config, coordinator, replica, gossip, handoff, metrics));
+        front.serve(router(app.clone()));
         app.set_ready(true);
         tracing::info!(node = %app.config.node, http = %app.config.http, rpc = %app.config.rpc, "ready");
-        Ok(Self { app, engine, ring, http, rpc, peers, drain })
+        Ok(Self { app, engine, http, rpc, peers, drain })
     }
 
     /// Serves until `shutdown` completes, then lets requests under way finish, and closes the log.
@@ -122,7 +151,9 @@ impl Node {
     pub async fn stop(self) {
         tracing::info!(node = %self.app.config.node, "stopping");
         self.app.set_ready(false);
+        self.app.gossip.stop().await;
         self.http.stop(self.drain).await;
+        self.app.handoff.stop().await;
         self.peers.stop();
         self.rpc.stop().await;
         if let Err(error) = self.engine.close().await {
@@ -138,7 +169,7 @@ impl Node {
 
     /// The ring.
     pub fn ring(&self) -> &Arc<Ring> {
-        &self.ring
+        self.app.coordinator.cluster().ring()
     }
 
     /// The handlers' state.
@@ -152,17 +183,137 @@ impl Node {
     }
 }
 
-/// The ring that a configuration's members make.
-///
-/// # Errors
-/// [`RingError`].
-pub fn ring_of(config: &Config) -> Result<Ring, RingError> {
-    let members: Vec<Member> = config
-        .members
-        .iter()
-        .map(|m| Member { name: m.name.clone(), zone: m.zone.clone(), vnodes: m.vnodes })
-        .collect();
-    Ring::build(&members, config.ring.partitions, usize::from(config.replication.n))
+async fn start_gossip(
+    config: &Config,
+    engine: &Engine,
+    listener: &TcpListener,
+) -> Result<Gossip, StartError> {
+    let no_address =
+        |source| StartError::Listen { what: "gossip", address: config.rpc.clone(), source };
+    let bound = listener.local_addr().map_err(no_address)?;
+    let socket = UdpSocket::bind(bound).await.map_err(no_address)?;
+    let own = config.own();
+    let advertised = match own.rpc.ends_with(":0") {
+        true => bound,
+        false => {
+            let addresses = net::lookup_host(&own.rpc).await.map_err(no_address)?;
+            addresses.first().copied().unwrap_or(bound)
+        }
+    };
+    let identity = engine.identity();
+    let info = MemberInfo {
+        name: own.name.into(),
+        node: identity.node,
+        generation: identity.generation,
+        process: rng::fork("process nonce").next_u64(),
+        gossip: advertised,
+        rpc: if own.rpc.ends_with(":0") { bound.to_string().into() } else { own.rpc.into() },
+        http: own.http.into(),
+        zone: own.zone.into(),
+        datacenter: config.datacenter.as_str().into(),
+        vnodes: own.vnodes,
+        load: 0,
+    };
+    let options = membership::Options {
+        cluster: config.cluster.clone(),
+        secret: (!config.gossip.secret.is_empty()).then(|| config.gossip.secret.clone().into()),
+        interval: Duration::from_millis(config.gossip.interval_ms),
+        fanout: config.gossip.fanout,
+        rule: match config.gossip.detector {
+            config::Detector::Phi(threshold) => Rule::Phi { threshold: f64::from(threshold) },
+            config::Detector::Count(missed) => Rule::Count { missed },
+        },
+    };
+    let mut machine = Machine::new(info, time::wall_clock_ms(), options, time::now());
+    for member in roster::load(&config.data).await? {
+        if *member.name != *config.node {
+            machine.remember(member);
+        }
+    }
+    let others = config.members.iter().filter(|member| member.name != config.node);
+    let mut seeds: Vec<String> = config.seeds.clone();
+    seeds.extend(others.map(|member| member.rpc.clone()));
+    seeds.retain(|seed| *seed != config.advertise.rpc);
+    Ok(Gossip::start(socket, machine, seeds))
+}
+
+/// Waits until this process is the member of its name. A data folder that was rolled back to an
+/// older copy takes a new id first: with the old one it would use dots twice.
+async fn join(config: &Config, engine: &Engine, gossip: &Gossip) -> Result<(), StartError> {
+    loop {
+        match gossip.standing().await {
+            Standing::Member => return Ok(()),
+            Standing::NameTaken { gossip } => {
+                return Err(StartError::NameTaken { name: config.node.clone(), other: gossip });
+            }
+            Standing::Outdated { generation } => {
+                let renewed = engine.renew_identity().await?;
+                event::note("identity_renewed", 0, renewed.generation);
+                tracing::warn!(
+                    known = generation, id = %renewed.node,
+                    "the data folder is an older copy of one that the others know: it takes a new id"
+                );
+                gossip.renew(renewed.node, renewed.generation);
+            }
+            Standing::Joining => {}
+        }
+    }
+}
+
+/// The ring: of the listed members, or of the founders, once all of them were heard of, here or by
+/// an earlier process of this folder.
+async fn find_ring(config: &Config, gossip: &Gossip) -> Result<Ring, StartError> {
+    let members: Vec<Member> = if config.members.is_empty() {
+        let remembered = roster::load(&config.data).await?;
+        let mut infos = gossip.infos(&config.founders).await;
+        for info in &mut infos {
+            // What the ring was first made with stays.
+            if let Some(first) = remembered.iter().find(|member| member.name == info.name) {
+                (info.zone, info.vnodes) = (first.zone.clone(), first.vnodes);
+            }
+        }
+        roster::save(&config.data, &infos).await.map_err(roster::RosterError::from)?;
+        let member = |info: &MemberInfo| Member {
+            name: info.name.to_string(),
+            zone: info.zone.to_string(),
+            vnodes: info.vnodes,
+        };
+        infos.iter().map(member).collect()
+    } else {
+        let member = |m: &config::Member| Member {
+            name: m.name.clone(),
+            zone: m.zone.clone(),
+            vnodes: m.vnodes,
+        };
+        config.members.iter().map(member).collect()
+    };
+    Ok(Ring::build(&members, config.ring.partitions, usize::from(config.replication.n))?)
+}
+
+/// What the HTTP address says until the node serves.
+fn reason_to_wait(config: &Config, gossip: &Gossip) -> Reason {
+    let (gossip, founders) = (gossip.clone(), config.founders.clone());
+    Arc::new(move || match gossip.missing(&founders)[..] {
+        [] => "it is joining the cluster".to_owned(),
+        ref missing => format!(
+            "the ring is made once all founders were heard of; not yet: {}; see seeds",
+            missing.join(", ")
+        ),
+    })
+}
+
+fn start_handoff(
+    config: &Config,
+    replica: &Arc<Replica>,
+    cluster: &Arc<Cluster>,
+    metrics: &Arc<Metrics>,
+) -> Handoff {
+    let options = hints::Options {
+        max_age: Duration::from_secs(config.hints.age_s),
+        ..hints::Options::default()
+    };
+    let owners = Surroundings { cluster: cluster.clone(), metrics: metrics.clone() };
+    Handoff::start(replica.clone(), Arc::new(owners), metrics.clone(), options)
 }
 
 /// The task that answers peers, and the way to stop it.
@@ -196,22 +347,23 @@ impl RpcServer {
 }
 
 async fn open_storage(config: &Config) -> Result<Engine, StartError> {
-    let options = storage_options(&config.storage);
+    let options = storage_options(config);
     Engine::open(&config.data, &config.cluster, options)
         .await
         .map_err(|source| StartError::Storage { path: config.data.display().to_string(), source })
 }
 
-fn storage_options(config: &config::Storage) -> storage::Options {
-    let sync = match config.sync {
+fn storage_options(config: &Config) -> storage::Options {
+    let sync = match config.storage.sync {
         config::Sync::Always => SyncPolicy::Always,
         config::Sync::Interval => SyncPolicy::Interval { every: storage::SYNC_INTERVAL_MAX },
     };
     storage::Options {
         sync,
-        segment_bytes: config.segment_bytes,
-        memtable_bytes_max: config.memtable_bytes_max,
-        gather: Duration::from_micros(config.gather_us),
+        segment_bytes: config.storage.segment_bytes,
+        memtable_bytes_max: config.storage.memtable_bytes_max,
+        gather: Duration::from_micros(config.storage.gather_us),
+        hint_bytes_max: config.hints.bytes_max,
         ..storage::Options::default()
     }
 }
@@ -235,8 +387,19 @@ fn rpc_options(config: &Config) -> rpc::Options {
     }
 }
 
-fn dial(config: &Config, local: &LocalInfo) -> Peers {
-    let others = config.members.iter().filter(|m| m.name != config.node);
-    let addresses = others.map(|m| (m.name.clone(), m.rpc.clone())).collect();
-    Peers::start(local, addresses, rpc_options(config))
+/// Peers of every other member of the ring. In a large ring, and from a proxy, they are connected
+/// when needed: so that nobody holds thousands of connections.
+fn dial(config: &Config, gossip: &Gossip, ring: &Ring, local: &LocalInfo) -> Peers {
+    let members = gossip.members();
+    let address = |name: &str| {
+        let heard = members.iter().find(|view| *view.info.name == *name);
+        let listed = config.members.iter().find(|member| member.name == name);
+        let listed = listed.map(|member| member.rpc.clone());
+        listed.or_else(|| heard.map(|view| view.info.rpc.to_string()))
+    };
+    let others = ring.members().iter().filter(|member| member.name != config.node);
+    let addresses = others.filter_map(|m| Some((m.name.clone(), address(&m.name)?))).collect();
+    let sparse = config.own().vnodes == 0 || ring.members().len() > MESH_MAX;
+    let options = rpc::Options { idle_after: sparse.then_some(IDLE_AFTER), ..rpc_options(config) };
+    Peers::start(local, addresses, options)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use starling::client::{Client, Request, Response};
 use starling::config::{Config, Member};
+use starling::domain::membership::Health;
 use starling::node::Node;
 use starling::runtime::{task, time};
 
@@ -35,6 +36,7 @@ impl Cluster {
             config.http = http.to_string();
             config.rpc = rpc.to_string();
             config.ring.partitions = 64;
+            config.gossip.interval_ms = 100;
             adjust(&mut config);
             nodes.push(Node::start(config).await.unwrap());
         }
@@ -47,10 +49,15 @@ impl Cluster {
     async fn connected(&self) {
         let all_up = |node: &Node| {
             let app = node.app();
-            let members = 0..app.coordinator.ring().members().len();
+            let heard = app.gossip.members();
+            if heard.len() < self.nodes.len() || heard.iter().any(|m| m.health != Health::Up) {
+                return false;
+            }
+            let cluster = app.coordinator.cluster();
+            let members = 0..cluster.ring().members().len();
             members
                 .map(|at| starling::domain::ring::NodeIndex(at as u16))
-                .all(|at| app.coordinator.peer(at).is_none_or(starling::rpc::Peer::is_usable))
+                .all(|at| cluster.peer(at).is_none_or(starling::rpc::Peer::is_usable))
         };
         for node in &self.nodes {
             while !all_up(node) {

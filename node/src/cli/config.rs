@@ -27,8 +27,8 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     let text = match &args.check {
         None => fields::example(),
         Some(path) => {
-            let config = block_on(load(path))?;
-            let (cluster, count) = (&config.cluster, config.members.len());
+            let config = block_on(load(path, &[]))?;
+            let (cluster, count) = (&config.cluster, config.ring_names().len());
             let own = &config.node;
             format!(
                 "{} is right: node {own} of cluster {cluster}, {count} members\n",
@@ -40,17 +40,18 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Reads the file at `path`, with the process's environment laid over it.
+/// Reads the file at `path`, with the process's environment laid over it, and `over` over that.
 ///
 /// # Errors
 /// The file cannot be read, or is wrong.
-pub(super) async fn load(path: &Path) -> Result<Config, Failure> {
+pub(super) async fn load(path: &Path, over: &[(&str, &str)]) -> Result<Config, Failure> {
     let text = read(path).await?;
     let own = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("STARLING_");
     let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     let env: BTreeMap<String, String> = std::env::vars_os()
         .filter(|(name, _)| own(name))
         .map(|(name, value)| (lossy(name), lossy(value)))
+        .chain(over.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())))
         .collect();
     Config::from_yaml(&text, &env)
         .map_err(|errors| Failure::usage(format!("{}: {errors}", path.display())))

@@ -71,6 +71,8 @@ Start with: starling dev";
 enum Command {
     /// Run a node until SIGTERM or Ctrl-C
     Serve(serve::Args),
+    /// Run a proxy: a member that keeps nothing, and passes requests to those that do
+    Proxy(serve::Args),
     /// Run a small cluster on this machine, to try things out
     Dev(dev::Args),
     /// Read a key; its value goes to stdout
@@ -97,7 +99,8 @@ pub fn main() -> ExitCode {
         Err(refused) => return ExitCode::from(refuse(&refused) as u8),
     };
     let result = match cli.command {
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve::run(&args, serve::Role::Node),
+        Command::Proxy(args) => serve::run(&args, serve::Role::Proxy),
         Command::Dev(args) => dev::run(&args),
         Command::Get(args) => keys::get(&args),
         Command::Put(args) => keys::put(&args),
@@ -180,6 +183,7 @@ mod tests {
     fn every_command_is_understood() {
         for line in [
             "starling serve --config f.yml",
+            "starling proxy --config f.yml",
             "starling dev",
             "starling dev --nodes 5 --dir /tmp/x --port 9000",
             "starling get b k --r all --sloppy false --json --timeout-ms 100",

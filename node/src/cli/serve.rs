@@ -1,4 +1,4 @@
-//! `starling serve`: one node, in production.
+//! `starling serve` and `starling proxy`: one node, in production.
 
 use std::io::Read;
 use std::panic::PanicHookInfo;
@@ -22,8 +22,28 @@ pub(super) struct Args {
     stop_with_stdin: bool,
 }
 
-pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
-    let config = block_on(config::load(&args.config))?;
+/// What runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A member as its file says.
+    Node,
+    /// A member without a share of the data, whatever its file says.
+    Proxy,
+}
+
+pub(super) fn run(args: &Args, role: Role) -> Result<Exit, Failure> {
+    let over: &[(&str, &str)] = match role {
+        Role::Node => &[],
+        Role::Proxy => &[("STARLING_VNODES", "0")],
+    };
+    let config = block_on(config::load(&args.config, over))?;
+    if role == Role::Proxy && config.own().vnodes > 0 {
+        return Err(Failure::usage(format!(
+            "{}: node {} stands among members with vnodes above 0: it owns data and is no proxy",
+            args.config.display(),
+            config.node
+        )));
+    }
     logging::init(&config.log).map_err(|error| Failure::unavailable(error.to_string()))?;
     std::panic::set_hook(Box::new(abort));
     let threads = config.threads;
@@ -32,10 +52,16 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
 
 async fn serve(config: Config, stop_with_stdin: bool) -> Result<Exit, Failure> {
     let name = config.node.clone();
-    let node = Node::start(config)
-        .await
-        .map_err(|error| Failure::unavailable(format!("cannot start node {name}: {error}")))?;
-    node.run_until(stop(stop_with_stdin)).await;
+    let mut stop = std::pin::pin!(stop(stop_with_stdin));
+    let node = tokio::select! {
+        biased;
+        // It may wait for its founders for long.
+        () = &mut stop => return Ok(Exit::Ok),
+        started = Node::start(config) => started,
+    };
+    let node =
+        node.map_err(|error| Failure::unavailable(format!("cannot start node {name}: {error}")))?;
+    node.run_until(stop).await;
     Ok(Exit::Ok)
 }
 

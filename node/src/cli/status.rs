@@ -55,7 +55,27 @@ struct MemberStatus {
     rpc: Option<String>,
     since_ms: Option<f64>,
     rtt_ms: Option<f64>,
+    heartbeat_age_ms: Option<f64>,
+    phi: Option<f64>,
+    reasons: Option<String>,
     error: Option<String>,
+}
+
+/// `GET /v1/cluster/hints`, read as leniently.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Hints {
+    owners: Vec<OwnerHints>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct OwnerHints {
+    owner: Option<String>,
+    count: u64,
+    bytes: u64,
+    drain_s: Option<f64>,
+    state: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -83,13 +103,16 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     let cluster: Cluster = serde_json::from_slice(&answer.body).map_err(|error| {
         Failure::unavailable(format!("{doing}: odd answer: {error}; see it with --json"))
     })?;
+    // Of a node that does not know them, no hints are shown.
+    let asked = block_on(ask(&args.node, Request::get("/v1/cluster/hints"), PATIENCE));
+    let hints = asked.ok().and_then(|hints| serde_json::from_slice(&hints.body).ok());
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    print(&page(&cluster, colours))?;
+    print(&page(&cluster, &hints.unwrap_or_default(), colours))?;
     Ok(Exit::Ok)
 }
 
 /// The whole page.
-fn page(cluster: &Cluster, colours: bool) -> String {
+fn page(cluster: &Cluster, hints: &Hints, colours: bool) -> String {
     let up = cluster.members.iter().filter(|member| member.status.as_deref() == Some("up")).count();
     let count = cluster.members.len();
     let mut head = format!("cluster {}: {up} of {count} members up", or_dash(&cluster.cluster));
@@ -117,11 +140,23 @@ fn page(cluster: &Cluster, colours: bool) -> String {
     if storage.stalled == Some(true) {
         foot.push_str("\nits storage is stalled: it refuses writes; see its log");
     }
+    for owner in &hints.owners {
+        let drain = owner.drain_s.map_or_else(String::new, |seconds| {
+            format!(", {} to go", duration(Duration::from_secs_f64(seconds.clamp(0.0, 1e12))))
+        });
+        foot.push_str(&format!(
+            "\nkeeps {} hints for {}: {} ({}{drain})",
+            owner.count,
+            or_dash(&owner.owner),
+            size(owner.bytes),
+            or_dash(&owner.state),
+        ));
+    }
     format!("{head}\n\n{}\n{foot}\n", table(&cluster.members, colours))
 }
 
-const COLUMNS: [&str; 9] =
-    ["MEMBER", "STATUS", "SINCE", "RTT", "ZONE", "VNODES", "SHARE", "HTTP", "RPC"];
+const COLUMNS: [&str; 11] =
+    ["MEMBER", "STATUS", "SINCE", "BEAT", "PHI", "RTT", "ZONE", "VNODES", "SHARE", "HTTP", "RPC"];
 
 fn table(members: &[MemberStatus], colours: bool) -> String {
     let rows: Vec<[String; COLUMNS.len()]> = members.iter().map(row).collect();
@@ -139,10 +174,11 @@ fn table(members: &[MemberStatus], colours: bool) -> String {
             _ => "33",
         };
         out.push_str(&line(row, &widths, colours.then_some(colour)));
-        // What once went wrong with a member that is up again is for the logs.
-        let trouble = member.error.as_deref().filter(|_| member.status.as_deref() != Some("up"));
-        if let Some(error) = trouble {
-            out.push_str(&format!("  └ {error}\n"));
+        // Why it is believed, and what its connection says: of interest when something is wrong.
+        let well = member.status.as_deref() == Some("up");
+        let why = member.reasons.as_deref().filter(|_| !well);
+        for line in [why, member.error.as_deref()].into_iter().flatten() {
+            out.push_str(&format!("  └ {line}\n"));
         }
     }
     out
@@ -157,6 +193,8 @@ fn row(member: &MemberStatus) -> [String; COLUMNS.len()] {
             || "-".to_owned(),
             |ms| duration(Duration::from_secs_f64(ms.clamp(0.0, 1e15) / 1e3)),
         ),
+        member.heartbeat_age_ms.map_or_else(|| "-".to_owned(), age),
+        member.phi.map_or_else(|| "-".to_owned(), |phi| format!("{phi:.1}")),
         member.rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
         or_dash(&member.zone).to_owned(),
         match member.vnodes {
@@ -202,6 +240,14 @@ fn duration(duration: Duration) -> String {
     }
 }
 
+/// How long ago, with tenths below a minute: heartbeats come every second.
+fn age(ms: f64) -> String {
+    if ms < 60_000.0 {
+        return format!("{:.1} s", ms / 1e3);
+    }
+    duration(Duration::from_secs_f64(ms.min(1e15) / 1e3))
+}
+
 /// A size in the largest unit that leaves at least one of it.
 fn size(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -225,32 +271,37 @@ mod tests {
             "ring":{"partitions":1024,"n":3,"digest":"00c0ffee00c0ffee"},
             "members":[
               {"name":"a","id":"1","status":"up","zone":"default","vnodes":256,"share":0.3333,"rpc":"127.0.0.1:7001","http":"127.0.0.1:8001"},
-              {"name":"long-name","status":"down","zone":"z","vnodes":256,"share":0.3333,"rpc":"127.0.0.1:7002","http":"127.0.0.1:8002","since_ms":93784000,"rtt_ms":null,"error":"connection refused"},
-              {"name":"p","status":"up","zone":"z","vnodes":0,"share":0.0,"rpc":"[::1]:7003","http":"[::1]:8003","since_ms":61000,"rtt_ms":0.24,"error":"an old story"}],
+              {"name":"long-name","status":"down","zone":"z","vnodes":256,"share":0.3333,"rpc":"127.0.0.1:7002","http":"127.0.0.1:8002","since_ms":93784000,"heartbeat_age_ms":93790000,"phi":300.0,"reasons":"silent for 26 h, no answer to pings, suspected by a and p","rtt_ms":null,"error":"connection refused"},
+              {"name":"p","status":"up","zone":"z","vnodes":0,"share":0.0,"rpc":"[::1]:7003","http":"[::1]:8003","since_ms":61000,"heartbeat_age_ms":420,"phi":0.13,"reasons":"its heartbeat advances","rtt_ms":0.24}],
             "storage":{"keys":12,"memtable_bytes":3145728,"log_bytes":900}}"#;
         let cluster: Cluster = serde_json::from_str(body).unwrap();
-        insta::assert_snapshot!(page(&cluster, false), @r#"
+        let hints = r#"{"owners":[{"owner":"long-name","count":3,"bytes":2048,"drain_s":61,"state":"waiting"}]}"#;
+        let hints: Hints = serde_json::from_str(hints).unwrap();
+        insta::assert_snapshot!(page(&cluster, &hints, false), @r#"
         cluster demo: 2 of 3 members up, 1024 partitions, 3 replicas of each key, ring 00c0ffee00c0ffee
 
-        MEMBER     STATUS  SINCE      RTT     ZONE     VNODES  SHARE   HTTP            RPC
-        a          up      -          -       default  256     33.3 %  127.0.0.1:8001  127.0.0.1:7001
-        long-name  down    1 d 2 h    -       z        256     33.3 %  127.0.0.1:8002  127.0.0.1:7002
+        MEMBER     STATUS  SINCE      BEAT     PHI    RTT     ZONE     VNODES  SHARE   HTTP            RPC
+        a          up      -          -        -      -       default  256     33.3 %  127.0.0.1:8001  127.0.0.1:7001
+        long-name  down    1 d 2 h    1 d 2 h  300.0  -       z        256     33.3 %  127.0.0.1:8002  127.0.0.1:7002
+          └ silent for 26 h, no answer to pings, suspected by a and p
           └ connection refused
-        p          up      1 min 1 s  0.2 ms  z        proxy   0.0 %   [::1]:8003      [::1]:7003
+        p          up      1 min 1 s  0.4 s    0.1    0.2 ms  z        proxy   0.0 %   [::1]:8003      [::1]:7003
 
         asked a, version 0.1.0: 12 keys, 3.0 MiB in memory, 900 B of log
+        keeps 3 hints for long-name: 2.0 KiB (waiting, 1 min 1 s to go)
         "#);
-        assert!(page(&cluster, true).contains("\x1b[31mdown\x1b[0m"));
+        assert!(page(&cluster, &hints, true).contains("\x1b[31mdown\x1b[0m"));
     }
 
     #[test]
     fn an_answer_that_says_little_is_shown_all_the_same() {
         let cluster: Cluster = serde_json::from_str(r#"{"members":[{}]}"#).unwrap();
-        insta::assert_snapshot!(page(&cluster, false), @r#"
+        let hints = Hints::default();
+        insta::assert_snapshot!(page(&cluster, &hints, false), @r#"
         cluster -: 0 of 1 members up
 
-        MEMBER  STATUS  SINCE  RTT  ZONE  VNODES  SHARE  HTTP  RPC
-        -       -       -      -    -     -       -      -     -
+        MEMBER  STATUS  SINCE  BEAT  PHI  RTT  ZONE  VNODES  SHARE  HTTP  RPC
+        -       -       -      -     -    -    -     -       -      -     -
 
         asked -
         "#);

@@ -12,6 +12,7 @@
 //! | preference list | the nodes of a partition in walking order |
 //! | home replica | one of the first N of the preference list |
 //! | fallback | any later node of the preference list |
+//! | hint | an object kept for a member that could not take it, its owner ([`hint`]: how fast it goes there) |
 //! | coordinator | the home replica that mints the dot of a write and gathers its acks |
 //! | actor | (node id, epoch): who mints; never two processes, never one key twice ([`causality`]) |
 //! | dot | (actor, counter): the name of one write |
@@ -24,7 +25,9 @@
 pub mod causality;
 pub mod codec;
 pub mod context_token;
+pub mod hint;
 pub mod key;
+pub mod membership;
 pub mod mint;
 pub mod object;
 pub mod quorum;

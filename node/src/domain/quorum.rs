@@ -106,6 +106,12 @@ impl WriteTally {
         self.received += 1;
     }
 
+    /// One fallback holds the write, with a hint.
+    pub fn ack_hinted(&mut self) {
+        self.ack();
+        self.hinted += 1;
+    }
+
     /// One replica refused, or will not answer.
     pub fn fail(&mut self) {
         assert!(self.outstanding > 0, "more replies than requests: {self:?}");

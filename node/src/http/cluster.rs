@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::App;
 use super::problem::Problem;
 use super::query;
+use crate::domain::membership::{Health, View};
 use crate::domain::ring::NodeIndex;
 use crate::runtime::time;
 
@@ -20,12 +21,23 @@ fn as_json(value: &Value) -> Json {
     ([(CONTENT_TYPE, "application/json")], value.to_string())
 }
 
-/// Members, their state as this node sees it, and this node's storage.
+/// Members, what is believed of each and why, and this node's storage.
 pub async fn members(State(app): State<Arc<App>>) -> Json {
-    let ring = app.coordinator.ring();
+    let ring = app.coordinator.cluster().ring();
     let stats = app.replica.engine().stats();
     let identity = app.replica.engine().identity();
-    let members: Vec<Value> = (0..ring.members().len()).map(|at| member(&app, at)).collect();
+    app.gossip.set_load(u32::try_from(app.in_flight()).unwrap_or(u32::MAX));
+    let views = app.gossip.members();
+    let mut members: Vec<Value> = views.iter().map(|view| member(&app, view)).collect();
+    // Members of a listed ring that nobody has heard of yet.
+    for listed in ring.members() {
+        if !views.iter().any(|view| *view.info.name == *listed.name) {
+            members.push(json!({
+                "name": listed.name, "status": Health::Unknown.word(), "zone": listed.zone,
+                "vnodes": listed.vnodes, "reasons": "never heard of",
+            }));
+        }
+    }
     as_json(&json!({
         "cluster": app.config.cluster,
         "node": app.config.node,
@@ -50,40 +62,65 @@ pub async fn members(State(app): State<Arc<App>>) -> Json {
     }))
 }
 
-fn member(app: &App, at: usize) -> Value {
-    let ring = app.coordinator.ring();
-    let node = NodeIndex(at as u16);
-    let member = &ring.members()[at];
-    let addresses = app.config.members.iter().find(|m| m.name == member.name);
+fn member(app: &App, view: &View) -> Value {
+    let cluster = app.coordinator.cluster();
+    let (ring, info) = (cluster.ring(), &view.info);
+    let since_ms = time::now().since(view.since).as_millis() as u64;
     let mut value = json!({
-        "name": member.name,
-        "zone": member.zone,
-        "vnodes": member.vnodes,
-        "share": (ring.share(node) * 1000.0).round() / 1000.0,
-        "replicas": ring.replicas_held(node),
-        "rpc": addresses.map(|m| &m.rpc),
-        "http": addresses.map(|m| &m.http),
+        "name": &*info.name,
+        "status": view.health.word(),
+        "since_ms": since_ms,
+        "reasons": view.reasons,
+        "suspected_by": view.suspected_by.iter().map(|name| &**name).collect::<Vec<_>>(),
+        "heartbeat": view.heartbeat,
+        "heartbeat_age_ms": view.heartbeat_age.as_millis() as u64,
+        "phi": (view.phi * 100.0).round() / 100.0,
+        "id": info.node.to_string(),
+        "generation": info.generation,
+        "incarnation": view.incarnation,
+        "zone": &*info.zone,
+        "datacenter": &*info.datacenter,
+        "vnodes": info.vnodes,
+        "load": info.load,
+        "rpc": &*info.rpc,
+        "http": &*info.http,
     });
-    match app.coordinator.peer(node) {
-        None => {
-            value["status"] = json!("up");
-            value["id"] = json!(app.replica.engine().identity().node.to_string());
-        }
-        Some(peer) => {
-            let status = peer.status();
-            value["status"] = json!(if peer.is_usable() { "up" } else { "down" });
-            value["id"] = json!(status.info.map(|info| info.sighting.node.to_string()));
-            value["since_ms"] = json!(time::now().since(status.since).as_millis() as u64);
-            value["rtt_ms"] = json!(status.rtt.map(|rtt| rtt.as_secs_f64() * 1e3));
-            value["error"] = json!(status.last_error.as_deref());
-        }
+    let Some(node) = ring.index_of(&info.name) else { return value };
+    value["share"] = json!((ring.share(node) * 1000.0).round() / 1000.0);
+    value["replicas"] = json!(ring.replicas_held(node));
+    if let Some(peer) = cluster.peer(node) {
+        let status = peer.status();
+        value["live"] = json!(cluster.is_live(node));
+        value["rtt_ms"] = json!(status.rtt.map(|rtt| rtt.as_secs_f64() * 1e3));
+        value["error"] = json!(status.last_error.as_deref().filter(|_| !peer.is_usable()));
     }
     value
 }
 
+/// What this node keeps for members that are away.
+pub async fn hints(State(app): State<Arc<App>>) -> Json {
+    let owners: Vec<Value> = app
+        .handoff
+        .stats()
+        .iter()
+        .map(|owner| {
+            json!({
+                "owner": &*owner.owner,
+                "count": owner.count,
+                "bytes": owner.bytes,
+                "oldest_ms": owner.oldest_ms,
+                "rate_per_s": (owner.rate_per_s * 10.0).round() / 10.0,
+                "drain_s": owner.drain_s.map(|seconds| seconds.ceil()),
+                "state": owner.state,
+            })
+        })
+        .collect();
+    as_json(&json!({"node": app.config.node, "owners": owners}))
+}
+
 /// Every partition's preference list, and each node's share.
 pub async fn ring(State(app): State<Arc<App>>) -> Json {
-    let ring = app.coordinator.ring();
+    let ring = app.coordinator.cluster().ring();
     let name = |node: &NodeIndex| ring.members()[usize::from(node.0)].name.clone();
     let partitions: Vec<Value> = (0..ring.partitions())
         .map(|p| {
@@ -112,10 +149,10 @@ pub async fn ring(State(app): State<Arc<App>>) -> Json {
 pub async fn locate(State(app): State<Arc<App>>, uri: Uri) -> Result<Json, Problem> {
     let rest = uri.path().strip_prefix("/v1/cluster/where/").unwrap_or_default();
     let key = query::key_of(rest)?;
-    let ring = app.coordinator.ring();
+    let ring = app.coordinator.cluster().ring();
     let partition = ring.partition_of(key.token());
     let show = |nodes: &[NodeIndex]| -> Vec<Value> {
-        let up = |node| app.coordinator.peer(node).is_none_or(crate::rpc::Peer::is_usable);
+        let up = |node| app.coordinator.cluster().is_live(node);
         let name = |node: NodeIndex| &ring.members()[usize::from(node.0)].name;
         nodes.iter().map(|&node| json!({"name": name(node), "up": up(node)})).collect()
     };

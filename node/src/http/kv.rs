@@ -22,6 +22,7 @@ use crate::domain::key::Key;
 use crate::domain::object::{Content, Object, Sibling};
 use crate::rpc::message::{RequestHead, WriteReply};
 use crate::runtime::time;
+use crate::service::coordinator::Wanted;
 use crate::service::replica::{Intent, pair_bytes};
 
 const PREFIX: &str = "/v1/kv/";
@@ -31,7 +32,7 @@ fn key_of(uri: &Uri) -> Result<Key, Problem> {
 }
 
 fn parameters(app: &App, uri: &Uri, operation: Operation) -> Result<Parameters, Problem> {
-    let replicas = app.coordinator.ring().n() as u8;
+    let replicas = app.coordinator.cluster().ring().n() as u8;
     query::parse(uri.query(), operation, &app.config, replicas)
 }
 
@@ -50,7 +51,7 @@ pub async fn get(
 ) -> Result<Response, Problem> {
     let key = key_of(&uri)?;
     let parameters = parameters(&app, &uri, Operation::Read)?;
-    let read = app.coordinator.read(head(id, &parameters), &key, parameters.required).await;
+    let read = app.coordinator.read(head(id, &parameters), &key, parameters.wanted()).await;
     let object = read.map_err(|error| Problem::from_request(&error, &key))?;
     match object {
         None => Err(Problem::no_such_key(&key, None)),
@@ -83,7 +84,7 @@ pub async fn put(
         parameters.ttl.map(|ttl| time::wall_clock_ms().saturating_add(ttl.as_millis() as u64));
     // Copied, so that what is kept does not pin the connection's read buffer.
     let content = Content::Value(Bytes::copy_from_slice(&value));
-    write(&app, head, &key, Intent { seen, content, expires_at_ms }, parameters.required).await
+    write(&app, head, &key, Intent { seen, content, expires_at_ms }, parameters.wanted()).await
 }
 
 /// DELETE: writes a tombstone.
@@ -100,7 +101,7 @@ pub async fn delete(
     let parameters = parameters(&app, &uri, Operation::Delete)?;
     let seen = context_of(&headers, &key)?;
     let intent = Intent { seen, content: Content::Tombstone, expires_at_ms: None };
-    write(&app, head(id, &parameters), &key, intent, parameters.required).await
+    write(&app, head(id, &parameters), &key, intent, parameters.wanted()).await
 }
 
 async fn write(
@@ -108,9 +109,9 @@ async fn write(
     head: RequestHead,
     key: &Key,
     intent: Intent,
-    required: u8,
+    wanted: Wanted,
 ) -> Result<Response, Problem> {
-    let written = app.coordinator.write(head, key, intent, required).await;
+    let written = app.coordinator.write(head, key, intent, wanted).await;
     let reply = written.map_err(|error| Problem::from_request(&error, key))?;
     let WriteReply { context, siblings, required, received, hinted } = reply;
     let token = context_token::encode(&context, key);

@@ -4,7 +4,7 @@
 //! server   accept loop, keep-alive, slow clients, drain      (bytes ⇄ requests)
 //! kv       GET HEAD PUT DELETE /v1/kv/{bucket}/{key}         (requests ⇄ coordinator)
 //! cluster  /v1/cluster…        ops   /health… /metrics       (what an operator looks at)
-//! problem  every error's document, in one place
+//! problem  every error's document, in one place     waiting   before the node serves
 //! ```
 //!
 //! The same bytes leave in production and in simulation. Nothing here knows how a quorum is met.
@@ -16,6 +16,7 @@ pub mod ops;
 pub mod problem;
 pub mod query;
 pub mod server;
+pub mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -34,6 +35,8 @@ use crate::config::Config;
 use crate::domain::key::murmur3;
 use crate::runtime::{rng, time};
 use crate::service::coordinator::Coordinator;
+use crate::service::gossip::Gossip;
+use crate::service::hints::Handoff;
 use crate::service::metrics::Metrics;
 use crate::service::replica::Replica;
 use problem::Problem;
@@ -51,6 +54,10 @@ pub struct App {
     pub coordinator: Arc<Coordinator>,
     /// This node's own copy.
     pub replica: Arc<Replica>,
+    /// What this node hears of the others.
+    pub gossip: Gossip,
+    /// What it keeps for those that are away.
+    pub handoff: Handoff,
     /// Counts.
     pub metrics: Arc<Metrics>,
     ready: AtomicBool,
@@ -64,6 +71,8 @@ impl App {
         config: Config,
         coordinator: Arc<Coordinator>,
         replica: Arc<Replica>,
+        gossip: Gossip,
+        handoff: Handoff,
         metrics: Arc<Metrics>,
     ) -> Self {
         let first_id = rng::fork("request ids").next_u64();
@@ -71,6 +80,8 @@ impl App {
             config,
             coordinator,
             replica,
+            gossip,
+            handoff,
             metrics,
             ready: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -117,6 +128,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/kv/{bucket}/{*key}", get(kv::get).put(kv::put).delete(kv::delete))
         .route("/v1/cluster", get(cluster::members))
         .route("/v1/cluster/ring", get(cluster::ring))
+        .route("/v1/cluster/hints", get(cluster::hints))
         .route("/v1/cluster/where/{bucket}/{*key}", get(cluster::locate))
         .route("/health/live", get(ops::live))
         .route("/health/ready", get(ops::ready))
@@ -145,7 +157,9 @@ async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
     app.metrics.http_requests.increment();
     if is_kv {
         let histogram = if reads { &app.metrics.get_seconds } else { &app.metrics.put_seconds };
-        histogram.record(time::now().since(started));
+        let now = time::now();
+        histogram.record(now.since(started));
+        app.metrics.foreground.note(now, now.since(started));
     }
     tracing::debug!(request_id = id, status = response.status().as_u16(), "answer");
     if let Ok(value) = HeaderValue::try_from(format!("{id:016x}")) {

@@ -8,6 +8,7 @@ use axum::response::IntoResponse;
 
 use super::App;
 use super::problem::Problem;
+use crate::domain::membership::Health;
 use crate::service::metrics::gauge;
 
 /// 200 while the process works.
@@ -50,8 +51,35 @@ pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     gauge(&mut text, "starling_log_segments", "Segments of the commit log.", stats.segments);
     gauge(&mut text, "starling_log_syncs", "Syncs of the commit log since the start.", stats.syncs);
     gauge(&mut text, "starling_log_records", "Records logged since the start.", stats.records);
+    members(&app, &mut text);
     let ready = u8::from(app.is_ready());
     gauge(&mut text, "starling_ready", "1 while the node serves.", ready);
     text.push_str("# EOF\n");
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+}
+
+/// Gossip and hints.
+fn members(app: &App, text: &mut String) {
+    let views = app.gossip.members();
+    for health in [Health::Up, Health::Suspect, Health::Down, Health::Stopped, Health::Unknown] {
+        let count = views.iter().filter(|view| view.health == health).count();
+        let name = format!("starling_members_{}", health.word());
+        gauge(text, &name, "Members that are believed to be so.", count);
+    }
+    let gossip = app.gossip.counters();
+    for (name, help, value) in [
+        ("sent_bytes", "Bytes of gossip sent.", gossip.sent_bytes),
+        ("received_bytes", "Bytes of gossip received.", gossip.received_bytes),
+        ("malformed", "Datagrams dropped as malformed.", gossip.malformed),
+        ("foreign", "Datagrams dropped as another cluster's.", gossip.foreign),
+        ("unauthenticated", "Datagrams dropped for a wrong secret.", gossip.unauthenticated),
+        ("downs", "Members found down.", gossip.downs),
+    ] {
+        gauge(text, &format!("starling_gossip_{name}"), help, value);
+    }
+    let owners = app.replica.engine().hint_owners();
+    let (count, bytes) =
+        owners.iter().fold((0, 0), |(count, bytes), o| (count + o.count, bytes + o.bytes));
+    gauge(text, "starling_hints", "Hints kept for members that are away.", count);
+    gauge(text, "starling_hints_bytes", "Bytes of hints.", bytes);
 }

@@ -8,6 +8,7 @@ use super::problem::Problem;
 use crate::config::Config;
 use crate::domain::key::Key;
 use crate::domain::quorum::Level;
+use crate::service::coordinator::Wanted;
 
 /// The longest time to live, in seconds: a hundred years.
 const TTL_MAX_S: u64 = 100 * 365 * 24 * 3600;
@@ -23,6 +24,13 @@ pub struct Parameters {
     pub timeout: Duration,
     /// How long the value is to live; `None`: for ever.
     pub ttl: Option<Duration>,
+}
+
+impl Parameters {
+    /// How many replicas must answer, and which count.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { required: self.required, sloppy: self.sloppy }
+    }
 }
 
 /// Which request the parameters belong to.

@@ -32,6 +32,7 @@ use tokio::sync::{Notify, Semaphore};
 use tower_service::Service;
 
 use super::io::HyperIo;
+use super::waiting::Front;
 use crate::config::Config;
 use crate::runtime::net::{TcpListener, TcpStream};
 use crate::runtime::time::Instant;
@@ -78,16 +79,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts to accept connections and to answer their requests by `router`.
+    /// Starts to accept connections and to answer their requests by the routes of `front`.
     pub fn start(
         listener: TcpListener,
-        router: Router,
+        front: Front,
         limits: Limits,
         metrics: Arc<Metrics>,
     ) -> Self {
         let connections = Arc::new(Connections::default());
         let accepting =
-            task::spawn(accept(listener, router, limits, connections.clone(), metrics.clone()));
+            task::spawn(accept(listener, front, limits, connections.clone(), metrics.clone()));
         let sweeping = task::spawn(sweep(connections.clone(), limits, metrics));
         Self { connections, accepting, sweeping }
     }
@@ -112,7 +113,7 @@ impl Server {
 
 async fn accept(
     listener: TcpListener,
-    router: Router,
+    front: Front,
     limits: Limits,
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
@@ -133,7 +134,7 @@ async fn accept(
             continue;
         }
         metrics.http_connections.increment();
-        let (router, entry) = (router.clone(), connections.enter());
+        let (router, entry) = (front.current(), connections.enter());
         task::spawn(async move {
             let _permit = permit;
             serve(stream, router, limits.head_bytes, &entry.connection).await;

@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::BufMut;
 
 use super::frame::{self, FrameError, Kind};
+use super::handshake::NAME_BYTES_MAX;
 use crate::domain::causality::CausalContext;
 use crate::domain::codec::{DecodeError, Decoder, Encode};
 use crate::domain::key::Key;
@@ -30,6 +31,8 @@ const HAS_VALUE: u8 = 1;
 const EXPIRES: u8 = 2;
 /// Set in a write's flags when a fallback's ack counts.
 const SLOPPY: u8 = 4;
+/// Set in a write's flags when the receiver is to coordinate as a fallback.
+const FALLBACK: u8 = 8;
 
 /// What goes with every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +62,21 @@ pub enum Request {
         /// `None`: it holds nothing, or wants the object anyway.
         known: Option<u64>,
     },
+    /// From a write's coordinator to a fallback: keep `object` for the member `owner`, who could not
+    /// take it, and answer once that is durable. A lost copy costs an ack; repeating it is harmless.
+    Hint {
+        /// The name of the member that it is for.
+        owner: Arc<str>,
+        /// The key.
+        key: Key,
+        /// All that the sender holds for it.
+        object: Arc<Object>,
+    },
+    /// From a read's coordinator to a fallback: what do you keep for others under `key`? Changes nothing.
+    FetchHinted {
+        /// The key.
+        key: Key,
+    },
     /// From a node that is no home replica, to one that is: coordinate this write. A lost one, or a
     /// lost answer, leaves the outcome unknown; repeating it may add a sibling.
     Write(WriteRequest),
@@ -81,18 +99,20 @@ pub struct WriteRequest {
     pub w: u8,
     /// Whether a fallback's ack counts.
     pub sloppy: bool,
+    /// Whether the receiver is to coordinate as a fallback, since the sender can reach no home replica.
+    pub fallback: bool,
 }
 
 /// The answer to one [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// To `Replicate`: merged and durable.
+    /// To `Replicate` and `Hint`: merged and durable.
     Stored,
-    /// To `Fetch`: this is held.
+    /// To `Fetch` and `FetchHinted`: this is held.
     Found(Arc<Object>),
     /// To `Fetch`: the same is held as the asker's digest says.
     Same,
-    /// To `Fetch`: nothing is held.
+    /// To `Fetch` and `FetchHinted`: nothing is held.
     Absent,
     /// To `Write`: done, with enough acks.
     Written(WriteReply),
@@ -259,6 +279,16 @@ impl Request {
                 out.put_u8(4);
                 write.encode(out);
             }
+            Request::Hint { owner, key, object } => {
+                out.put_u8(5);
+                out.put_block(owner.as_bytes());
+                key.encode(out);
+                object.encode(out);
+            }
+            Request::FetchHinted { key } => {
+                out.put_u8(6);
+                key.encode(out);
+            }
         }
     }
 
@@ -272,6 +302,15 @@ impl Request {
             2 => Request::Fetch { key: Key::decode(from)?, known: None },
             3 => Request::Fetch { key: Key::decode(from)?, known: Some(from.u64("digest")?) },
             4 => Request::Write(WriteRequest::decode(from)?),
+            5 => {
+                let owner = from.str("owner")?;
+                if owner.is_empty() || owner.len() > NAME_BYTES_MAX {
+                    return Err(DecodeError::Invalid("owner"));
+                }
+                let key = Key::decode(from)?;
+                Request::Hint { owner: owner.into(), key, object: Arc::new(Object::decode(from)?) }
+            }
+            6 => Request::FetchHinted { key: Key::decode(from)? },
             _ => return Err(DecodeError::Invalid("request tag")),
         })
     }
@@ -287,6 +326,7 @@ impl WriteRequest {
         };
         let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
         let flags = flag(self.sloppy, SLOPPY)
+            | flag(self.fallback, FALLBACK)
             | flag(value.is_some(), HAS_VALUE)
             | flag(self.expires_at_ms.is_some(), EXPIRES);
         out.put_slice(&[self.w, flags]);
@@ -303,17 +343,17 @@ impl WriteRequest {
         let seen = CausalContext::decode(from)?;
         let w = from.u8("w")?;
         let flags = from.u8("flags of a write")?;
-        if flags & !(SLOPPY | HAS_VALUE | EXPIRES) != 0 {
+        if flags & !(SLOPPY | FALLBACK | HAS_VALUE | EXPIRES) != 0 {
             return Err(DecodeError::Invalid("flags of a write"));
         }
-        let sloppy = flags & SLOPPY != 0;
+        let (sloppy, fallback) = (flags & SLOPPY != 0, flags & FALLBACK != 0);
         let expires_at_ms = if flags & EXPIRES != 0 { Some(from.varint("expiry")?) } else { None };
         let content = if flags & HAS_VALUE != 0 {
             Content::Value(from.owned_block("value")?)
         } else {
             Content::Tombstone
         };
-        Ok(WriteRequest { key, seen, content, expires_at_ms, w, sloppy })
+        Ok(WriteRequest { key, seen, content, expires_at_ms, w, sloppy, fallback })
     }
 }
 

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::runtime::time::Instant;
+
 /// A number that only goes up.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -14,6 +16,11 @@ impl Counter {
     /// One more.
     pub fn increment(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many more.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     /// The count so far.
@@ -57,12 +64,42 @@ impl Histogram {
     }
 }
 
+/// The time that requests take now: an average in which each counts a sixteenth.
+#[derive(Debug, Default)]
+pub struct Foreground {
+    smoothed_us: AtomicU64,
+    last_ns: AtomicU64,
+}
+
+impl Foreground {
+    /// Without a request for so long there is no foreground.
+    const LASTS: Duration = Duration::from_secs(1);
+
+    /// A request was answered at `now` after `took`. Two at once may count as one.
+    pub fn note(&self, now: Instant, took: Duration) {
+        let took = took.as_micros() as u64;
+        let before = self.smoothed_us.load(Ordering::Relaxed);
+        let after = if before == 0 { took } else { (before * 15 + took) / 16 };
+        self.smoothed_us.store(after, Ordering::Relaxed);
+        self.last_ns.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// The average at `now`; `None`: there are no requests.
+    pub fn smoothed(&self, now: Instant) -> Option<Duration> {
+        let last = self.last_ns.load(Ordering::Relaxed);
+        let recent = last > 0 && now.since(Instant::from_nanos(last)) < Self::LASTS;
+        recent.then(|| Duration::from_micros(self.smoothed_us.load(Ordering::Relaxed)))
+    }
+}
+
 macro_rules! counters {
     ($($name:ident $metric:literal $help:literal),* $(,)?) => {
         /// Everything that a node counts.
         #[derive(Debug, Default)]
         pub struct Metrics {
             $(#[doc = $help] pub $name: Counter,)*
+            /// What clients' requests take now.
+            pub foreground: Foreground,
             /// Time from the request's head to the answer, of GET and HEAD.
             pub get_seconds: Histogram,
             /// Time from the request's head to the answer, of PUT and DELETE.
@@ -82,7 +119,8 @@ counters! {
     writes "starling_writes" "Writes coordinated here.",
     forwarded "starling_forwarded" "Writes forwarded to a home replica.",
     read_repairs "starling_read_repairs" "Stale replicas repaired after a read.",
-    read_repairs_skipped "starling_read_repairs_skipped" "Repairs not started because too many were running.",
+    background_skipped "starling_background_skipped" "Repairs and placings of copies given up because too many were running.",
+    fallback_writes "starling_fallback_writes" "Writes coordinated here as a fallback.",
     hedged_reads "starling_hedged_reads" "Reads that asked one more replica because the first were slow.",
     quorum_unmet "starling_quorum_unmet" "Requests that failed because too few replicas answered.",
     deadline_exceeded "starling_deadline_exceeded" "Requests whose deadline passed.",
@@ -90,6 +128,11 @@ counters! {
     too_many_siblings "starling_too_many_siblings" "Writes refused at the sibling limit.",
     replicated "starling_replicated" "Objects merged for other coordinators.",
     fetched "starling_fetched" "Objects read for other coordinators.",
+    hints_stored "starling_hints_stored" "Objects kept for members that could not take them.",
+    hints_refused "starling_hints_refused" "Objects not kept because hints were full.",
+    hints_delivered "starling_hints_delivered" "Hints that their owner, or every home replica, has now.",
+    hints_reresolved "starling_hints_reresolved" "Hints sent to a key's home replicas because their owner is none.",
+    hints_expired "starling_hints_expired" "Hints dropped because they were too old.",
     http_requests "starling_http_requests" "HTTP requests answered.",
     http_overloaded "starling_http_overloaded" "HTTP requests refused at capacity.",
     http_connections "starling_http_connections" "HTTP connections accepted.",

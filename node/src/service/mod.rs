@@ -14,11 +14,19 @@
 //! | objects, log, node identity | [`storage`](crate::storage) |
 //! | the order of changes of one key; the minting actor | [`replica`] |
 //! | connections to peers | [`rpc`](crate::rpc) |
+//! | members, heartbeats, suspicions | [`gossip`], in its machine |
+//! | what is believed of the ring's members | [`cluster`] |
+//! | who makes the ring, on disk | [`roster`] |
+//! | hints on their way to their owners | [`hints`] |
 //! | counts | [`metrics`] |
 //!
 //! A service performs effects and decides nothing that the domain could decide.
 
+pub mod cluster;
 pub mod coordinator;
+pub mod gossip;
+pub mod hints;
 pub mod metrics;
 pub mod peer_service;
 pub mod replica;
+pub mod roster;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use super::coordinator::{Coordinator, RequestError};
+use super::coordinator::{Coordinator, RequestError, Wanted};
+use super::gossip::Gossip;
+use super::hints;
 use super::metrics::Metrics;
 use super::replica::{Intent, Replica, ReplicaError};
 use crate::domain::key::Key;
@@ -13,11 +15,13 @@ use crate::rpc::identity::PeerInfo;
 use crate::rpc::message::{Refusal, Reply, Request, RequestHead, WriteRequest};
 use crate::rpc::{Handled, Handler};
 use crate::runtime::time;
+use crate::storage::Ticket;
 
 /// Answers peers' requests.
 pub struct PeerService {
     replica: Arc<Replica>,
     coordinator: Arc<Coordinator>,
+    gossip: Gossip,
     metrics: Arc<Metrics>,
     pair_bytes_max: usize,
 }
@@ -27,16 +31,17 @@ impl PeerService {
     pub fn new(
         replica: Arc<Replica>,
         coordinator: Arc<Coordinator>,
+        gossip: Gossip,
         metrics: Arc<Metrics>,
         pair_bytes_max: usize,
     ) -> Self {
-        Self { replica, coordinator, metrics, pair_bytes_max }
+        Self { replica, coordinator, gossip, metrics, pair_bytes_max }
     }
 }
 
 impl Handler for PeerService {
     fn is_member(&self, name: &str) -> bool {
-        self.coordinator.ring().index_of(name).is_some()
+        self.coordinator.cluster().ring().index_of(name).is_some() || self.gossip.knows(name)
     }
 
     fn handle(&self, head: RequestHead, from: &PeerInfo, request: Request) -> Handled {
@@ -58,6 +63,18 @@ impl Handler for PeerService {
                     None => Handled::Later(fetching),
                 }
             }
+            Request::Hint { owner, key, object } => {
+                let (replica, metrics) = (self.replica.clone(), self.metrics.clone());
+                Handled::Later(Box::pin(async move {
+                    match hints::keep(&replica, &metrics, &owner, &key, object) {
+                        Ok(ticket) => durable(head, ticket).await,
+                        Err(error) => refused(&error),
+                    }
+                }))
+            }
+            Request::FetchHinted { key } => {
+                Handled::Now(self.replica.engine().hinted(&key).map_or(Reply::Absent, Reply::Found))
+            }
             Request::Write(write) => {
                 let size = match &write.content {
                     Content::Value(value) => super::replica::pair_bytes(&write.key, value),
@@ -74,10 +91,13 @@ impl Handler for PeerService {
 }
 
 async fn store(replica: Arc<Replica>, head: RequestHead, key: Key, object: Arc<Object>) -> Reply {
-    let ticket = match replica.store(&key, object).await {
-        Ok(ticket) => ticket,
-        Err(error) => return refused(&error),
-    };
+    match replica.store(&key, object).await {
+        Ok(ticket) => durable(head, ticket).await,
+        Err(error) => refused(&error),
+    }
+}
+
+async fn durable(head: RequestHead, ticket: Ticket) -> Reply {
     match time::timeout_at(head.deadline, ticket.durable()).await {
         Ok(Ok(())) => Reply::Stored,
         Ok(Err(error)) => refused(&ReplicaError::Write(error)),
@@ -101,14 +121,22 @@ async fn coordinate(
     head: RequestHead,
     write: WriteRequest,
 ) -> Reply {
-    let WriteRequest { key, seen, content, expires_at_ms, w, sloppy: _ } = write;
-    let home = coordinator.ring().home(coordinator.ring().partition_of(key.token()));
-    let is_me = |node| coordinator.peer(node).is_none();
-    if !home.iter().any(|&node| is_me(node)) || usize::from(w) > home.len() || w == 0 {
+    let WriteRequest { key, seen, content, expires_at_ms, w, sloppy, fallback } = write;
+    let cluster = coordinator.cluster();
+    let home = cluster.home(&key);
+    let is_home = cluster.me().is_some_and(|me| home.contains(&me));
+    let may = if fallback { cluster.me().is_some() } else { is_home };
+    if !may || usize::from(w) > home.len() || w == 0 {
         return Reply::Refused(Refusal::NotHome);
     }
     let intent = Intent { seen, content, expires_at_ms };
-    match coordinator.coordinate(head, &key, intent, w).await {
+    let wanted = Wanted { required: w, sloppy };
+    let outcome = if is_home {
+        coordinator.coordinate(head, &key, intent, wanted).await
+    } else {
+        coordinator.coordinate_as_fallback(head, &key, intent, wanted).await
+    };
+    match outcome {
         Ok(reply) => Reply::Written(reply),
         Err(error) => Reply::Refused(refusal(error)),
     }
@@ -141,6 +169,8 @@ fn kind(request: &Request) -> &'static str {
     match request {
         Request::Replicate { .. } => "replicate",
         Request::Fetch { .. } => "fetch",
+        Request::Hint { .. } => "hint",
+        Request::FetchHinted { .. } => "fetch hinted",
         Request::Write(_) => "write",
         Request::Ping => "ping",
     }

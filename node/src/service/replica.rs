@@ -166,6 +166,57 @@ impl Replica {
         Ok(self.engine.put(key, merged)?)
     }
 
+    /// As a fallback that coordinates: mints a dot for `intent` on nothing, always with a fresh actor,
+    /// and keeps the result as a hint for `owner`.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]; nothing was minted that anybody may have seen.
+    pub async fn write_hinted(
+        &self,
+        key: &Key,
+        intent: Intent,
+        owner: &str,
+    ) -> Result<Minted, ReplicaError> {
+        self.keep_epochs_reserved().await?;
+        let dot = loop {
+            match self.mint(None, &intent.seen) {
+                Ok(dot) => break dot,
+                Err(EpochsExhausted) => self.reserve().await?,
+            }
+        };
+        let sibling = Sibling {
+            dot,
+            content: intent.content,
+            written_at_ms: time::wall_clock_ms(),
+            expires_at_ms: intent.expires_at_ms,
+        };
+        let mut object = Object::default();
+        let context = object.write(&intent.seen, sibling);
+        let object = Arc::new(object);
+        let ticket = self.store_hint(owner, key, object.clone())?;
+        event::note("dot_minted", key.token().0, dot.counter);
+        Ok(Minted { object, context, ticket })
+    }
+
+    /// What is kept of `key` for others.
+    pub fn hinted(&self, key: &Key) -> Option<Arc<Object>> {
+        self.engine.hinted(key)
+    }
+
+    /// Keeps `object` for the member `owner`, merged with what is kept for it already. The ticket resolves
+    /// once that is durable.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Write`]; nothing changed.
+    pub fn store_hint(
+        &self,
+        owner: &str,
+        key: &Key,
+        object: Arc<Object>,
+    ) -> Result<Ticket, ReplicaError> {
+        Ok(self.engine.put_hint(owner, key, object, time::wall_clock_ms())?)
+    }
+
     async fn lock(&self, key: &Key) -> tokio::sync::MutexGuard<'_, ()> {
         // The low bits of the token: the high bits choose the partition, so neighbours differ here.
         let at = key.token().0 as usize % KEY_LOCKS;
@@ -231,3 +282,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub fn pair_bytes(key: &Key, value: &Bytes) -> usize {
     key.size_bytes() + value.len()
 }
+
+#[cfg(test)]
+#[cfg(not(madsim))]
+mod tests;

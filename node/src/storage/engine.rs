@@ -3,18 +3,21 @@
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use tokio::sync::Mutex;
 
-use super::error::{OpenError, ReadError, ReserveError, WriteError};
+use super::error::{OpenError, ReadError, RenewError, ReserveError, WriteError};
+use super::hints::{Hint, HintStats, Hints};
 use super::identity::{EpochBlock, Identity, IdentityFile};
 use super::log::append::{Device, Disk, Log, Start};
+use super::log::record::Record;
 use super::log::replay::{Replayed, replay};
 use super::log::segment_number;
 use super::memtable::Memtable;
 use super::queue::{Shared, Stats, Ticket};
 use super::{Options, writer};
+use crate::domain::causality::NodeId;
 use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::runtime::fs::{self, FileLock};
@@ -27,7 +30,7 @@ const LOCK: &str = "lock";
 #[derive(Clone, Debug)]
 pub struct Engine {
     shared: Arc<Shared>,
-    identity: Identity,
+    identity: Arc<StdMutex<Identity>>,
     /// Taken away when the engine ends: after that the folder may belong to somebody else.
     identity_file: Arc<Mutex<Option<IdentityFile>>>,
     _closer: Arc<Closer>,
@@ -66,17 +69,16 @@ impl Engine {
         let lock = lock(dir).await?;
         let segments = list_segments(dir).await?;
         let identity_file = IdentityFile::open(dir, cluster, !segments.is_empty()).await?;
-        let identity = identity_file.identity();
+        let id = identity_file.folder_id();
 
-        let mut memtable = Memtable::default();
-        // Each record is the whole object, merged before it was logged: the later one wins.
-        let mut apply = |key: Key, object: Object| memtable.insert(&key, Arc::new(object));
-        let replayed = replay(dir, identity.node, &segments, &mut apply).await?;
-        let (log, void, stats) = go_on(device, dir, &identity, &options, replayed).await?;
+        let (mut memtable, mut hints) = (Memtable::default(), Hints::default());
+        let mut apply = |record| replay_one(record, &mut memtable, &mut hints);
+        let replayed = replay(dir, id, &segments, &mut apply).await?;
+        let (log, void, stats) = go_on(device, dir, id, &options, replayed).await?;
         remove_void(&void).await;
 
-        let shared = Shared::new(options, log.durable_through(), memtable, stats);
-        let engine = Self::start(shared, identity, identity_file);
+        let shared = Shared::new(options, log.durable_through(), (memtable, hints), stats);
+        let engine = Self::start(shared, identity_file);
         let (shared, identity_file) = (engine.shared.clone(), engine.identity_file.clone());
         // Detached: it ends with the engine, and says so.
         drop(task::spawn(async move {
@@ -89,15 +91,35 @@ impl Engine {
         Ok(engine)
     }
 
-    fn start(shared: Shared, identity: Identity, identity_file: IdentityFile) -> Self {
+    fn start(shared: Shared, identity_file: IdentityFile) -> Self {
         let shared = Arc::new(shared);
+        let identity = Arc::new(StdMutex::new(identity_file.identity()));
         let identity_file = Arc::new(Mutex::new(Some(identity_file)));
         Self { _closer: Arc::new(Closer(shared.clone())), shared, identity, identity_file }
     }
 
     /// The node that lives in the folder, and how often it was started.
     pub fn identity(&self) -> Identity {
-        self.identity
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the folder a new node id and the next generation, and returns them: for a folder that
+    /// was found to be an older copy of itself, or a copy of another one. They are durable then, and
+    /// so is everything else in the folder, unchanged. Call it before anything is minted under
+    /// the old id: epochs that were reserved under it were perhaps used before.
+    ///
+    /// # Errors
+    /// [`RenewError`]: the identity is the old one, and nothing was or will be minted under the new one.
+    pub async fn renew_identity(&self) -> Result<Identity, RenewError> {
+        let (file, identity) = (self.identity_file.clone(), self.identity.clone());
+        // A task of its own, as for epochs.
+        let renewing = task::spawn(async move {
+            let mut file = file.lock().await;
+            let renewed = file.as_mut().ok_or(RenewError::Closed)?.renew().await?;
+            *identity.lock().unwrap_or_else(PoisonError::into_inner) = renewed;
+            Ok(renewed)
+        });
+        renewing.await.unwrap_or(Err(RenewError::Closed))
     }
 
     /// Reserves the next [`EPOCH_BLOCK`](super::identity::EPOCH_BLOCK) epochs. The reservation is
@@ -133,6 +155,50 @@ impl Engine {
     /// [`WriteError`]: nothing changed.
     pub fn put(&self, key: &Key, object: Arc<Object>) -> Result<Ticket, WriteError> {
         self.shared.put(key, object)
+    }
+
+    /// Merges `object` into what is kept for the member `owner` under `key`. It is kept, over restarts
+    /// too, until [`remove_hint`](Self::remove_hint) or [`expire_hints`](Self::expire_hints) ends it;
+    /// its age counts from `now_ms` (Unix milliseconds). The ticket says when it is durable.
+    ///
+    /// # Errors
+    /// [`WriteError`], [`HintsFull`](WriteError::HintsFull) among them: nothing changed.
+    pub fn put_hint(
+        &self,
+        owner: &str,
+        key: &Key,
+        object: Arc<Object>,
+        now_ms: u64,
+    ) -> Result<Ticket, WriteError> {
+        self.shared.put_hint(owner, key, object, now_ms)
+    }
+
+    /// Forgets what is kept for `owner` under `key` if its [digest](Object::digest) is still `digest`,
+    /// and says whether it was: it may have grown since it was sent. Soon durable; a crash before
+    /// that brings the hint back.
+    pub fn remove_hint(&self, owner: &str, key: &Key, digest: u64) -> bool {
+        self.shared.remove_hint(owner, key, digest)
+    }
+
+    /// Forgets every hint that last grew before `older_than_ms` (Unix milliseconds); how many.
+    pub fn expire_hints(&self, older_than_ms: u64) -> u64 {
+        self.shared.expire_hints(older_than_ms)
+    }
+
+    /// A page of what is kept for `owner`, in key order from behind `after` (`None`: from the start):
+    /// until its weight in memory passes `limit_bytes`, and one at least. An empty page is the end.
+    pub fn hints_of(&self, owner: &str, after: Option<&Key>, limit_bytes: usize) -> Vec<Hint> {
+        self.shared.hints_of(owner, after, limit_bytes)
+    }
+
+    /// What is kept under `key` for any owners, merged; `None`: nothing is.
+    pub fn hinted(&self, key: &Key) -> Option<Arc<Object>> {
+        self.shared.hinted(key)
+    }
+
+    /// The members for whom something is kept, by name, and how much.
+    pub fn hint_owners(&self) -> Vec<HintStats> {
+        self.shared.hint_owners()
     }
 
     /// A ticket for everything that was put before: for confirming something that is in memory
@@ -178,6 +244,20 @@ impl Engine {
     }
 }
 
+/// Each record is the whole object, merged before it was logged: the later one wins.
+fn replay_one(record: Record, memtable: &mut Memtable, hints: &mut Hints) {
+    match record {
+        Record::Put { key, object } => memtable.insert(&key, Arc::new(object)),
+        Record::Hint { owner, key, object, since_ms } => {
+            hints.insert(&owner, &key, Arc::new(object), since_ms);
+        }
+        // A hint with another digest came after the end of an older one, and stays.
+        Record::HintDone { owner, key, digest } => {
+            hints.remove(&owner, &key, digest);
+        }
+    }
+}
+
 async fn lock(dir: &Path) -> Result<FileLock, OpenError> {
     let path = dir.join(LOCK);
     fs::lock_exclusive(&path).await.map_err(|error| {
@@ -203,13 +283,13 @@ async fn list_segments(dir: &Path) -> Result<Vec<u64>, OpenError> {
 async fn go_on<D: Device>(
     device: D,
     dir: &Path,
-    identity: &Identity,
+    id: NodeId,
     options: &Options,
     mut replayed: Replayed,
 ) -> Result<(Log<D>, Vec<PathBuf>, Stats), OpenError> {
     let start = Start {
         folder: dir.to_path_buf(),
-        node: identity.node,
+        id,
         segment_bytes: options.segment_bytes,
         prefill_bytes: options.prefill_bytes,
         end: replayed.end,

@@ -96,6 +96,16 @@ pub enum WriteError {
         /// What it holds now.
         bytes: u64,
     },
+    /// Nothing changed. As much is kept for other members as may be: they must come back first.
+    #[error(
+        "hints are full at {bytes} bytes, the limit is {limit}: raise it, or bring their owners back"
+    )]
+    HintsFull {
+        /// What all hints weigh now.
+        bytes: u64,
+        /// The most that they may.
+        limit: u64,
+    },
     /// Nothing changed, and never will: the record is larger than a batch may be.
     #[error("the object takes {bytes} bytes, the limit is {limit}")]
     TooLarge {
@@ -126,6 +136,32 @@ pub enum ReserveError {
     Closed,
     /// The disk refused: mint nothing, try again later.
     #[error("cannot reserve epochs in {}: {source}", path.display())]
+    Disk {
+        /// The identity file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+impl From<ReserveError> for RenewError {
+    fn from(error: ReserveError) -> Self {
+        match error {
+            ReserveError::Closed => Self::Closed,
+            ReserveError::Disk { path, source } => Self::Disk { path, source },
+        }
+    }
+}
+
+/// Why the folder has no new node id. This process goes on with the old one, or better not at all; the
+/// next start may find either, and nothing was ever minted under the new one.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// The engine was closed.
+    #[error("the storage engine is closed")]
+    Closed,
+    /// The disk refused: mint nothing, try again later.
+    #[error("cannot write a new node id to {}: {source}", path.display())]
     Disk {
         /// The identity file.
         path: PathBuf,

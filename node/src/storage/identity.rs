@@ -11,11 +11,18 @@
 //! | 16 | 8 | node id |
 //! | 24 | 8 | generation: how often the folder was opened |
 //! | 32 | 8 | epochs up to this one are reserved |
-//! | 40 | 1 to 10, n | cluster name: its length as a varint, UTF-8 |
+//! | 40 | 8 | folder id: the first node id, which all segments of the log bear |
+//! | 48 | 1 to 10, n | cluster name: its length as a varint, UTF-8 |
 //!
 //! Epochs name actors, and an actor that comes twice makes new writes look already seen: silent
 //! loss. So a block of epochs is durable before the first one is used, and a start begins above
 //! everything ever reserved. The epochs of a block that were not used are never used.
+//!
+//! None of that helps a folder that was rolled back to an older copy of itself: it would reserve the
+//! same block again. Whoever finds out takes a new node id ([`IdentityFile::renew`]) before it mints
+//! anything, so that its actors are new whatever the epoch. The file is the only place that changes:
+//! the log stays as it is, because its segments bear the folder's id, which is never changed. So there
+//! is no moment at which a crash leaves an identity and a log that do not fit.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,7 +30,7 @@ use std::path::{Path, PathBuf};
 use bytes::{BufMut, Bytes, BytesMut};
 use rand::RngCore;
 
-use super::error::{OpenError, ReserveError};
+use super::error::{OpenError, RenewError, ReserveError};
 use crate::domain::causality::NodeId;
 use crate::domain::codec::{DecodeError, Decoder, Encode};
 use crate::runtime::fs::{self, File, OpenMode};
@@ -45,9 +52,9 @@ const COUNTER_MAX: u64 = 1 << 62;
 /// The node, and how often it was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Minted at random with the folder, the same ever after.
+    /// Minted at random with the folder; the same ever after, unless it is renewed.
     pub node: NodeId,
-    /// Raised durably by each open, from 1.
+    /// Raised durably by each open, from 1, and by each renewal.
     pub generation: u64,
 }
 
@@ -72,6 +79,7 @@ struct Record {
     node: NodeId,
     generation: u64,
     reserved_through: u64,
+    folder: NodeId,
     cluster: String,
 }
 
@@ -95,7 +103,8 @@ impl IdentityFile {
             None => {
                 sync_ancestors(folder).await?;
                 let node = NodeId(rng::fork("node-id").next_u64());
-                Record { node, generation: 0, reserved_through: 0, cluster: cluster.to_owned() }
+                let cluster = cluster.to_owned();
+                Record { node, generation: 0, reserved_through: 0, folder: node, cluster }
             }
         };
         if record.cluster != cluster {
@@ -112,6 +121,28 @@ impl IdentityFile {
 
     pub(super) fn identity(&self) -> Identity {
         Identity { node: self.record.node, generation: self.record.generation }
+    }
+
+    /// What the log's segments bear.
+    pub(super) fn folder_id(&self) -> NodeId {
+        self.record.folder
+    }
+
+    /// Gives the folder a new node id and the next generation, durably.
+    pub(super) async fn renew(&mut self) -> Result<Identity, RenewError> {
+        let mut next = self.record.clone();
+        let mut ids = rng::fork("node-id-renewed");
+        while next.node == self.record.node || next.node == self.record.folder {
+            next.node = NodeId(ids.next_u64());
+        }
+        next.generation += 1;
+        if let Err(source) = replace(&self.folder, &next).await {
+            // Nobody hears of the new id, so nothing was minted under it whatever the disk holds now.
+            return Err(RenewError::Disk { path: self.folder.join(FILE), source });
+        }
+        self.record = next;
+        event::note("identity_renewed", 0, self.record.node.0);
+        Ok(self.identity())
     }
 
     /// Reserves the next block, durably.
@@ -204,6 +235,7 @@ impl Record {
         rest.put_u64(self.node.0);
         rest.put_u64(self.generation);
         rest.put_u64(self.reserved_through);
+        rest.put_u64(self.folder.0);
         rest.put_block(self.cluster.as_bytes());
         let mut out = BytesMut::with_capacity(16 + rest.len());
         out.put_slice(MAGIC);
@@ -219,11 +251,12 @@ impl Record {
         let node = NodeId(from.u64("node id")?);
         let generation = from.u64("generation")?;
         let reserved_through = from.u64("epochs")?;
+        let folder = NodeId(from.u64("folder id")?);
         let cluster = from.str("cluster")?.to_owned();
         from.finish()?;
         if generation > COUNTER_MAX || reserved_through > COUNTER_MAX {
             return Err(DecodeError::Invalid("counter"));
         }
-        Ok(Self { node, generation, reserved_through, cluster })
+        Ok(Self { node, generation, reserved_through, folder, cluster })
     }
 }

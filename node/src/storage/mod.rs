@@ -12,19 +12,24 @@
 //! for that batch (group commit). See [`log`] for the files' format and the rules of recovery, and
 //! [`identity`] for who this node is.
 //!
+//! Beside its own objects the engine keeps hints: objects for members that could not take them, by
+//! owner and key. They are in the same log and in the same batches, under the same lock.
+//!
 //! Invariants:
 //! - What [`Ticket::durable`] confirmed under [`SyncPolicy::Always`] is there after any crash, or
 //!   [`Engine::open`] fails with a typed error. It is never silently gone, and never another value.
 //! - A failed write or sync loses nothing that was accepted: the file is never trusted again beyond
 //!   what was durable before, and the batch is written anew to another one until that works.
-//! - Everything is bounded: memtable, pending bytes, batch, segment ([`Options`]).
+//! - Everything is bounded: memtable, hints, pending bytes, batch, segment ([`Options`]).
 //!
-//! What this module does not do: merge. It replaces; the caller holds the key's lock and has merged.
+//! What this module does not do: merge what it holds itself. It replaces; the caller holds the key's
+//! lock and has merged. (Hints it does merge: nobody else changes them.)
 //! It does not heal a damaged folder, and it does not yet move the memtable to tables on disk: past
 //! [`Options::memtable_bytes_max`] it refuses writes.
 
 mod engine;
 mod error;
+mod hints;
 pub mod identity;
 pub mod log;
 mod memtable;
@@ -38,7 +43,8 @@ mod tests;
 use std::time::Duration;
 
 pub use engine::Engine;
-pub use error::{OpenError, ReadError, ReserveError, WriteError};
+pub use error::{OpenError, ReadError, RenewError, ReserveError, WriteError};
+pub use hints::{Hint, HintStats};
 pub use identity::{EpochBlock, Identity};
 pub use queue::{Stats, Ticket};
 
@@ -66,6 +72,9 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Writes that would grow the memtable past this are refused.
     pub memtable_bytes_max: u64,
+    /// Hints that would grow all of them together past this are refused. Those that the log brings
+    /// back at the start are kept in any case.
+    pub hint_bytes_max: u64,
     /// A batch is closed before it grows past this; a larger record is refused.
     pub batch_bytes_max: usize,
     /// Writes are refused while so much is accepted and not yet durable.
@@ -84,6 +93,7 @@ impl Default for Options {
             sync: SyncPolicy::Always,
             segment_bytes: 64 << 20,
             memtable_bytes_max: 1 << 30,
+            hint_bytes_max: 256 << 20,
             batch_bytes_max: 8 << 20,
             pending_bytes_max: 64 << 20,
             gather: Duration::from_millis(2),

@@ -1,13 +1,19 @@
-//! What the engine's callers and its writer task share: the memtable, the batches that wait for the
-//! disk, and who waits for them.
+//! What the engine's callers and its writer task share: the memtable, the hints, the batches that wait
+//! for the disk, and who waits for them.
 //!
-//! One short lock covers memtable and queue, so that the log has the order that reads saw. It is
+//! One short lock covers memtable, hints and queue, so that the log has the order that reads saw. It is
 //! never held across an await, nor while a checksum is computed. Waiters watch the number of the
 //! last durable batch; those of neighbouring batches wait on different bells, so finishing one
 //! batch wakes its own waiters alone.
 //!
+//! Most records are awaited: somebody wants to know when they are durable, so the writer does not
+//! tarry. The end of a hint is not: it rides with the next batch that somebody waits for, or goes by
+//! itself after [`RIDE_MAX`], so that replaying hints costs others no sync.
+//!
 //! Invariants: batches are numbered without gaps, taken in order, and one is with the writer at
 //! most. `pending_bytes` is what is accepted and not yet durable.
+
+mod hinting;
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -19,7 +25,9 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use super::error::WriteError;
+use super::hints::Hints;
 use super::log::format::{BATCH_HEADER_BYTES, Batch};
+use super::log::record::{RECORD_OVERHEAD_BYTES, Record};
 use super::memtable::Memtable;
 use super::{Options, SyncPolicy};
 use crate::domain::key::Key;
@@ -35,6 +43,9 @@ const COMPANY_MIN: u32 = 8;
 /// A batch's buffer is used again for the next batch but one unless it grew past this.
 const SPARE_BYTES_MAX: usize = 1 << 20;
 
+/// So long a record that nobody waits for waits for one that somebody does.
+const RIDE_MAX: Duration = Duration::from_millis(100);
+
 /// Entries that one hold of the lock copies at most while a scan runs.
 const SCAN_STEP: usize = 256;
 
@@ -45,6 +56,10 @@ pub struct Stats {
     pub keys: u64,
     /// What they weigh in memory, in bytes.
     pub memtable_bytes: u64,
+    /// Hints held for other members.
+    pub hints: u64,
+    /// What they weigh in memory, in bytes.
+    pub hint_bytes: u64,
     /// Bytes of the log that replay would read.
     pub log_bytes: u64,
     /// Segments of the log.
@@ -107,15 +122,20 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct State {
     memtable: Memtable,
+    hints: Hints,
     /// Takes records; its number is the highest.
     open: Batch,
-    /// When its first record came (kept for [`SyncPolicy::Interval`] alone).
+    /// So many of its records are awaited by somebody.
+    awaited: u32,
+    /// So many were in the batch before.
+    awaited_before: u32,
+    /// When its first record came.
     opened_at: Instant,
     /// Full batches, oldest first.
     full: VecDeque<Batch>,
     /// Bytes of `open`, of `full` and of the batch that the writer has.
     pending_bytes: usize,
-    /// The writer wants to hear when the open batch has so many records.
+    /// The writer wants to hear when so many of the open batch's records are awaited.
     target: u32,
     spare: BytesMut,
     closing: bool,
@@ -132,9 +152,17 @@ enum Next {
 
 impl Shared {
     /// Starts behind batch `durable`, with what replay found.
-    pub(super) fn new(options: Options, durable: u64, memtable: Memtable, stats: Stats) -> Self {
+    pub(super) fn new(
+        options: Options,
+        durable: u64,
+        (memtable, hints): (Memtable, Hints),
+        stats: Stats,
+    ) -> Self {
         let state = State {
             memtable,
+            hints,
+            awaited: 0,
+            awaited_before: 0,
             open: Batch::new(durable + 1, BytesMut::new()),
             opened_at: Instant::default(),
             full: VecDeque::new(),
@@ -174,35 +202,32 @@ impl Shared {
         object: Arc<Object>,
     ) -> Result<Ticket, WriteError> {
         let mut state = self.state();
-        let bytes_max = state.admit(key, &object, &self.options)?;
-        let used = state.open.buffer.len();
-        let filled = state.open.records > 0 && used + bytes_max > self.options.batch_bytes_max;
-        if filled {
-            state.close_batch();
+        let bytes_max = record_bytes_max(key, &object);
+        state.admit(bytes_max, &self.options)?;
+        let (now, then) = (state.memtable.bytes(), state.memtable.bytes_with(key, &object));
+        if then > self.options.memtable_bytes_max && then > now {
+            return Err(WriteError::MemtableFull { bytes: now });
         }
-        if state.open.records == 0 && self.options.sync != SyncPolicy::Always {
-            state.opened_at = time::now();
-        }
-        let before = state.open.buffer.len();
-        state.open.push(key, &object);
-        state.pending_bytes += state.open.buffer.len() - before;
+        let push = |out: &mut BytesMut| Record::encode_put(key, &object, out);
+        let ring = state.push(bytes_max, true, &self.options, push);
         state.memtable.insert(key, object);
-        let ring = filled || state.open.records == 1 || state.open.records == state.target;
+        Ok(self.pushed(state, ring))
+    }
+
+    /// Lets the lock go and tells the writer what it must know; the ticket of the open batch.
+    fn pushed(self: &Arc<Self>, state: MutexGuard<'_, State>, ring: bool) -> Ticket {
         let batch = state.open.number;
         drop(state);
         if ring {
             self.work.notify_one();
         }
-        Ok(Ticket { shared: self.clone(), batch })
+        Ticket { shared: self.clone(), batch }
     }
 
     /// A ticket for all that was accepted so far.
     pub(super) fn barrier(self: &Arc<Self>) -> Ticket {
         let state = self.state();
-        // The open batch when it holds something, else the one before: full, being written, durable.
-        let batch = state.open.number - u64::from(state.open.records == 0);
-        drop(state);
-        Ticket { shared: self.clone(), batch }
+        Ticket { shared: self.clone(), batch: state.awaited_through() }
     }
 
     /// Entries between the bounds in key order, until they weigh `limit_bytes`; one at least, if
@@ -253,6 +278,8 @@ impl Shared {
         Stats {
             keys: state.memtable.len() as u64,
             memtable_bytes: state.memtable.bytes(),
+            hints: state.hints.count(),
+            hint_bytes: state.hints.bytes(),
             failures: self.failures(),
             pending_bytes: state.pending_bytes as u64,
             ..state.stats.clone()
@@ -295,11 +322,11 @@ impl Shared {
 /// The writer task's side.
 impl Shared {
     /// The next batch to write, when it is time to; `None`: all is written and the end was asked
-    /// for. `last_records`: how many the batch before had.
-    pub(super) async fn next_batch(&self, last_records: u32) -> Option<Batch> {
+    /// for.
+    pub(super) async fn next_batch(&self) -> Option<Batch> {
         let mut gather_until = None;
         loop {
-            let next = self.state().next(&self.options, last_records, &mut gather_until);
+            let next = self.state().next(&self.options, &mut gather_until);
             match next {
                 Next::Write(batch) => return Some(batch),
                 Next::End => return None,
@@ -377,15 +404,14 @@ pub(super) struct Written {
 }
 
 impl State {
-    /// Says how many bytes the record takes at most, or why it is refused.
-    fn admit(&self, key: &Key, object: &Object, options: &Options) -> Result<usize, WriteError> {
+    /// Says why a record of up to `bytes` is refused, if it is.
+    fn admit(&self, bytes: usize, options: &Options) -> Result<(), WriteError> {
         if self.closing {
             return Err(WriteError::Closed);
         }
         if let Some(reason) = &self.stats.stalled {
             return Err(WriteError::Stalled { reason: reason.clone() });
         }
-        let bytes = 8 + key.size_bytes() + object.size_bytes();
         let limit = options.batch_bytes_max - BATCH_HEADER_BYTES;
         if bytes > limit {
             return Err(WriteError::TooLarge { bytes, limit });
@@ -394,14 +420,42 @@ impl State {
         if pending + bytes > limit {
             return Err(WriteError::PendingFull { pending, limit });
         }
-        let (now, then) = (self.memtable.bytes(), self.memtable.bytes_with(key, object));
-        if then > options.memtable_bytes_max && then > now {
-            return Err(WriteError::MemtableFull { bytes: now });
-        }
-        Ok(bytes)
+        Ok(())
     }
 
-    fn next(&mut self, options: &Options, last: u32, gather_until: &mut Option<Instant>) -> Next {
+    /// Appends the record that `encode` writes, of up to `bytes_max`, to the open batch, or to a new
+    /// one where it does not fit. True when the writer must hear of it.
+    fn push(
+        &mut self,
+        bytes_max: usize,
+        awaited: bool,
+        options: &Options,
+        encode: impl FnOnce(&mut BytesMut),
+    ) -> bool {
+        let used = self.open.buffer.len();
+        let filled = self.open.records > 0 && used + bytes_max > options.batch_bytes_max;
+        if filled {
+            self.close_batch();
+        }
+        if self.open.records == 0 && (!awaited || options.sync != SyncPolicy::Always) {
+            self.opened_at = time::now();
+        }
+        let before = self.open.buffer.len();
+        self.open.push(encode);
+        self.pending_bytes += self.open.buffer.len() - before;
+        self.awaited += u32::from(awaited);
+        let reached = awaited && (self.awaited == 1 || self.awaited == self.target);
+        filled || self.open.records == 1 || reached
+    }
+
+    /// The last batch that holds what somebody may wait for: the open one, else the one before,
+    /// which is full, being written, or durable.
+    fn awaited_through(&self) -> u64 {
+        self.open.number - u64::from(self.awaited == 0)
+    }
+
+    fn next(&mut self, options: &Options, gather_until: &mut Option<Instant>) -> Next {
+        let last = self.awaited_before;
         if let Some(batch) = self.full.pop_front() {
             return Next::Write(batch);
         }
@@ -410,10 +464,11 @@ impl State {
         }
         let deadline = match options.sync {
             _ if self.closing => None,
+            _ if self.awaited == 0 => Some(self.opened_at + RIDE_MAX),
             SyncPolicy::Interval { every } => Some(self.opened_at + every),
             SyncPolicy::Always if last < COMPANY_MIN || options.gather.is_zero() => None,
             // Not all of them: the slowest would hold up the others.
-            SyncPolicy::Always if self.open.records >= last - last / 4 => None,
+            SyncPolicy::Always if self.awaited >= last - last / 4 => None,
             SyncPolicy::Always => {
                 self.target = last - last / 4;
                 Some(*gather_until.get_or_insert_with(|| time::now() + options.gather))
@@ -430,6 +485,7 @@ impl State {
 
     fn take_open(&mut self) -> Batch {
         let next = Batch::new(self.open.number + 1, std::mem::take(&mut self.spare));
+        self.awaited_before = std::mem::take(&mut self.awaited);
         std::mem::replace(&mut self.open, next)
     }
 
@@ -437,4 +493,9 @@ impl State {
         let batch = self.take_open();
         self.full.push_back(batch);
     }
+}
+
+/// Bytes that a record of these takes, at most.
+fn record_bytes_max(key: &Key, object: &Object) -> usize {
+    RECORD_OVERHEAD_BYTES + key.size_bytes() + object.size_bytes()
 }

@@ -24,9 +24,7 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Writes batches until the end is asked for.
 pub(super) async fn run<D: Device>(shared: &Shared, mut log: Log<D>) {
-    let mut last_records = 0;
-    while let Some(mut batch) = shared.next_batch(last_records).await {
-        last_records = batch.records;
+    while let Some(mut batch) = shared.next_batch().await {
         let Some(written) = persist(shared, &mut log, &mut batch).await else { return };
         shared.batch_durable(batch, &written);
     }

@@ -26,7 +26,8 @@ pub(super) fn gauges(node: &Node) -> Vec<Gauge> {
     let (stats, app) = (node.storage().stats(), node.app());
     let (limits, rpc) = (&app.config.limits, rpc::Options::default());
     let members = (0..node.ring().members().len() as u16).map(RingIndex);
-    let peers = members.filter_map(|at| app.coordinator.peer(at));
+    let cluster = app.coordinator.cluster();
+    let peers = members.filter_map(|at| cluster.peer(at));
     let (mut calls, mut bytes) = (0, 0);
     for status in peers.map(rpc::Peer::status) {
         calls = calls.max(status.in_flight);

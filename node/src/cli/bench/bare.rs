@@ -44,7 +44,7 @@ pub(super) async fn serve(args: BareArgs) -> Result<(), BenchError> {
         head: minute,
         write: minute,
     };
-    let server = Server::start(listener, router, limits, Arc::new(Metrics::default()));
+    let server = Server::start(listener, router.into(), limits, Arc::new(Metrics::default()));
     if let Err(error) = crate::runtime::signal::shutdown().await {
         tracing::warn!(%error, "no signal handler");
     }

@@ -130,11 +130,14 @@ fn config_text(plans: &[NodePlan], name: &str, data: &Path) -> String {
     let n = plans.len().min(3);
     let mut text = format!(
         "# Written by starling dev, at each start anew.\n\
-         cluster: dev\nnode: {name}\ndata: {data}\nreplication: {{ n: {n} }}\nmembers:\n"
+         cluster: dev\nnode: {name}\ndata: {data}\nreplication: {{ n: {n} }}\n"
     );
-    for NodePlan { name, http, rpc, .. } in plans {
-        text.push_str(&format!("  - {{ name: {name}, rpc: \"{rpc}\", http: \"{http}\" }}\n"));
+    if let Some(own) = plans.iter().find(|plan| plan.name == name) {
+        text.push_str(&format!("http: \"{}\"\nrpc: \"{}\"\n", own.http, own.rpc));
     }
+    let list = |of: fn(&NodePlan) -> &str| plans.iter().map(of).collect::<Vec<_>>().join(", ");
+    let (founders, seeds) = (list(|plan| &plan.name), list(|plan| &plan.rpc));
+    text.push_str(&format!("founders: [{founders}]\nseeds: [{seeds}]\n"));
     text
 }
 
@@ -158,7 +161,7 @@ async fn refuse_another_cluster(args: &Args, plans: &[NodePlan]) -> Result<(), F
     let Ok(earlier) = Config::from_yaml(&text, &std::collections::BTreeMap::new()) else {
         return Ok(());
     };
-    let (count, dir) = (earlier.members.len(), args.dir.display());
+    let (count, dir) = (earlier.ring_names().len(), args.dir.display());
     if count == plans.len() {
         return Ok(());
     }
@@ -255,7 +258,7 @@ mod tests {
             let config = Config::from_yaml(&text, &BTreeMap::new()).unwrap();
             assert_eq!((&config.node, &config.http), (&plan.name, &plan.http));
             assert_eq!(config.data, dir.join(&plan.name));
-            assert_eq!((config.members.len(), config.replication.n), (4, 3));
+            assert_eq!((config.founders.len(), config.replication.n), (4, 3));
         }
         assert_eq!(plans[3].rpc, "127.0.0.1:9004");
     }

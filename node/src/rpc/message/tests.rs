@@ -35,6 +35,7 @@ fn write() -> WriteRequest {
         expires_at_ms: Some(127),
         w: 2,
         sloppy: true,
+        fallback: false,
     }
 }
 
@@ -44,6 +45,7 @@ fn requests() -> Vec<Request> {
         expires_at_ms: None,
         seen: CausalContext::new(),
         sloppy: false,
+        fallback: true,
         ..write()
     };
     vec![
@@ -53,6 +55,8 @@ fn requests() -> Vec<Request> {
         Request::Fetch { key: key(), known: Some(0x1122_3344_5566_7788) },
         Request::Write(write()),
         Request::Write(delete),
+        Request::Hint { owner: "n2".into(), key: key(), object: object(b"{}") },
+        Request::FetchHinted { key: key() },
     ]
 }
 
@@ -117,7 +121,9 @@ fn each_request_has_its_own_encoding() {
     0000000000000009000000000000abcd02 | 020162016b
     0000000000000009000000000000abcd02 | 030162016b1122334455667788
     0000000000000009000000000000abcd02 | 040162016b0100000000000000aa02010002077f0131
-    0000000000000009000000000000abcd02 | 040162016b00000200
+    0000000000000009000000000000abcd02 | 040162016b00000208
+    0000000000000009000000000000abcd02 | 05026e320162016b010100000000000000aa0201000100000000000000aa02010701027b7d
+    0000000000000009000000000000abcd02 | 060162016b
     "#);
 }
 
@@ -148,6 +154,16 @@ fn each_reply_has_its_own_encoding() {
     06068050
     0607
     "#);
+}
+
+#[test]
+fn a_hint_names_an_owner_that_may_be_a_member() {
+    for (length, valid) in [(0, false), (1, true), (255, true), (256, false)] {
+        let owner = "n".repeat(length).into();
+        let frame = request_frame(&Request::Hint { owner, key: key(), object: object(b"{}") });
+        let decoded = decode_request(&frame[HEADER_BYTES..], Instant::from_nanos(5));
+        assert_eq!(decoded.is_ok(), valid, "{length} bytes: {decoded:?}");
+    }
 }
 
 #[test]

@@ -51,7 +51,8 @@ impl Device for Disk {
 #[derive(Debug)]
 pub(in crate::storage) struct Start {
     pub(in crate::storage) folder: PathBuf,
-    pub(in crate::storage) node: NodeId,
+    /// The folder's id.
+    pub(in crate::storage) id: NodeId,
     pub(in crate::storage) segment_bytes: u64,
     pub(in crate::storage) prefill_bytes: usize,
     /// Where the proven part of the log ends.
@@ -191,7 +192,7 @@ impl<D: Device> Log<D> {
             BytesMut::with_capacity(SEGMENT_HEADER_BYTES + bytes + self.start.prefill_bytes);
         let header = SegmentHeader {
             number,
-            node: self.start.node,
+            folder: self.start.id,
             life,
             follows: self.start.end,
             first_batch: durable_through + 1,

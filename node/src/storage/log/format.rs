@@ -1,11 +1,10 @@
-//! The bytes of segment headers, batches and records; the tables are in the [parent](super).
+//! The bytes of segment headers and batches; the tables are in the [parent](super).
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::record::Record;
 use crate::domain::causality::NodeId;
 use crate::domain::codec::{DecodeError, Decoder};
-use crate::domain::key::Key;
-use crate::domain::object::Object;
 
 pub(in crate::storage) const SEGMENT_HEADER_BYTES: usize = 72;
 pub(in crate::storage) const BATCH_HEADER_BYTES: usize = 44;
@@ -13,7 +12,6 @@ pub(in crate::storage) const SEGMENT_VERSION: u32 = 1;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"\xffSTARLOG";
 pub(in crate::storage) const BATCH_MAGIC: [u8; 4] = [0xff, 0xba, 0x7c, 0x81];
-const PUT: u8 = 1;
 
 /// A place in the log: a segment and an offset in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +29,8 @@ impl Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::storage) struct SegmentHeader {
     pub(in crate::storage) number: u64,
-    pub(in crate::storage) node: NodeId,
+    /// The id under which the folder was made: all its segments bear it.
+    pub(in crate::storage) folder: NodeId,
     pub(in crate::storage) life: u64,
     /// Where the log before it ends.
     pub(in crate::storage) follows: Place,
@@ -55,7 +54,7 @@ impl SegmentHeader {
         out.put_u32(SEGMENT_VERSION);
         out.put_u32(0);
         out.put_u64(self.number);
-        out.put_u64(self.node.0);
+        out.put_u64(self.folder.0);
         out.put_u64(self.life);
         out.put_u64(self.follows.segment);
         out.put_u64(self.follows.offset);
@@ -79,7 +78,7 @@ impl SegmentHeader {
         }
         let header = Self {
             number: u64_at(bytes, 16),
-            node: NodeId(u64_at(bytes, 24)),
+            folder: NodeId(u64_at(bytes, 24)),
             life: u64_at(bytes, 32),
             follows: Place { segment: u64_at(bytes, 40), offset: u64_at(bytes, 48) },
             first_batch: u64_at(bytes, 56),
@@ -165,11 +164,9 @@ impl Batch {
         Self { number, records: 0, buffer }
     }
 
-    /// Appends a record.
-    pub(in crate::storage) fn push(&mut self, key: &Key, object: &Object) {
-        self.buffer.put_u8(PUT);
-        key.encode(&mut self.buffer);
-        object.encode(&mut self.buffer);
+    /// Appends the one record that `encode` writes.
+    pub(in crate::storage) fn push(&mut self, encode: impl FnOnce(&mut BytesMut)) {
+        encode(&mut self.buffer);
         self.records += 1;
     }
 
@@ -199,16 +196,11 @@ impl Batch {
 pub(in crate::storage) fn decode_records(
     header: &BatchHeader,
     batch: &Bytes,
-    apply: &mut impl FnMut(Key, Object),
+    apply: &mut impl FnMut(Record),
 ) -> Result<(), DecodeError> {
     let mut from = Decoder::new(&batch[BATCH_HEADER_BYTES..]);
     for _ in 0..header.records {
-        if from.u8("record kind")? != PUT {
-            return Err(DecodeError::Invalid("record kind"));
-        }
-        let key = Key::decode(&mut from)?;
-        let object = Object::decode(&mut from)?;
-        apply(key, object);
+        apply(Record::decode(&mut from)?);
     }
     from.finish()
 }

@@ -11,7 +11,7 @@
 //! | 8 | 4 | format version, 1; magic, version and checksum stay where they are in every version |
 //! | 12 | 4 | CRC-32 of bytes 0 to 11 and 16 to 71 |
 //! | 16 | 8 | the segment's number, as in its name |
-//! | 24 | 8 | id of the node that wrote it |
+//! | 24 | 8 | the folder's id: that of the first node in it, see [`identity`](super::identity) |
 //! | 32 | 8 | life: a random number that tells its bytes from those of any other file |
 //! | 40 | 8 | follows: number of the segment before it; 0: none, the log starts here |
 //! | 48 | 8 | where that segment ends: whatever stands there from this byte on is void |
@@ -30,7 +30,20 @@
 //! | 24 | 8 | durable through: the last batch known to be durable when this one was written |
 //! | 32 | 8 | the segment's life |
 //! | 40 | 4 | 1: written when its segment was born; 0: written later |
-//! | 44 | … | records: kind (one byte, 1: put), key, object, as `domain` encodes them |
+//! | 44 | … | records |
+//!
+//! A record is a kind and its fields; keys and objects are as `domain` encodes them, a name is its length
+//! as a varint and UTF-8:
+//!
+//! | kind | fields | meaning |
+//! |---|---|---|
+//! | 1 put | key, object | the node holds this object under the key from here on |
+//! | 2 hint | owner's name, key, object, since (varint, Unix ms) | it keeps this object for that member from here on |
+//! | 3 hint done | owner's name, key, digest (8 bytes) | the hint is void, if its object still has that digest |
+//!
+//! Puts and hints hold the whole object, merged with what was there before, so the later one wins and
+//! replay merges nothing. A hint's end may be missing after a crash: then the hint is replayed to its
+//! owner once more, which changes nothing there.
 //!
 //! Behind the last batch there may be zeros: space written ahead, so that syncs are cheap.
 //!
@@ -67,6 +80,7 @@
 
 pub(super) mod append;
 pub(super) mod format;
+pub(super) mod record;
 pub(super) mod replay;
 mod window;
 

@@ -9,11 +9,10 @@ use super::format::{
     BATCH_HEADER_BYTES, BATCH_MAGIC, Batch, BatchHeader, NoHeader, Place, SEGMENT_HEADER_BYTES,
     SEGMENT_VERSION, SegmentHeader, decode_records,
 };
+use super::record::Record;
 use super::segment_path;
 use super::window::Window;
 use crate::domain::causality::NodeId;
-use crate::domain::key::Key;
-use crate::domain::object::Object;
 use crate::runtime::event;
 use crate::storage::error::OpenError;
 
@@ -36,16 +35,16 @@ pub(in crate::storage) struct Replayed {
     pub(in crate::storage) bytes: u64,
 }
 
-/// Reads the segments called `numbers` (sorted) in `folder`, and gives every record that counts to
-/// `apply`, oldest first. Changes nothing on disk.
+/// Reads the segments called `numbers` (sorted) in `folder`, whose id is `id`, and gives every record
+/// that counts to `apply`, oldest first. Changes nothing on disk.
 ///
 /// # Errors
 /// [`OpenError::Damaged`], [`OpenError::Version`], [`OpenError::Disk`].
 pub(in crate::storage) async fn replay(
     folder: &Path,
-    node: NodeId,
+    id: NodeId,
     numbers: &[u64],
-    apply: &mut impl FnMut(Key, Object),
+    apply: &mut impl FnMut(Record),
 ) -> Result<Replayed, OpenError> {
     let next_segment = numbers.last().map_or(1, |last| last + 1);
     let mut replayed = Replayed {
@@ -58,11 +57,11 @@ pub(in crate::storage) async fn replay(
         bytes: 0,
     };
     let path = |number: u64| segment_path(folder, number);
-    let Some((tip, proven)) = find_tip(folder, node, numbers).await? else {
+    let Some((tip, proven)) = find_tip(folder, id, numbers).await? else {
         replayed.void = numbers.iter().map(|n| path(*n)).collect();
         return Ok(replayed);
     };
-    let chain = chain_to(folder, node, numbers, &tip).await?;
+    let chain = chain_to(folder, id, numbers, &tip).await?;
     for pair in chain.windows(2) {
         let (segment, successor) = (&pair[0], &pair[1]);
         let until = Until { offset: successor.follows.offset, batch: successor.first_batch - 1 };
@@ -96,12 +95,12 @@ struct Until {
 /// The newest segment that was fully born, and how far it is proven.
 async fn find_tip(
     folder: &Path,
-    node: NodeId,
+    id: NodeId,
     numbers: &[u64],
 ) -> Result<Option<(SegmentHeader, Until)>, OpenError> {
     for number in numbers.iter().rev() {
         let mut file = Window::open(&segment_path(folder, *number)).await?;
-        if let Some(tip) = examine(&mut file, *number, node).await? {
+        if let Some(tip) = examine(&mut file, *number, id).await? {
             return Ok(Some(tip));
         }
         event::note("unborn_segment_dropped", 0, *number);
@@ -113,9 +112,9 @@ async fn find_tip(
 async fn examine(
     file: &mut Window,
     number: u64,
-    node: NodeId,
+    id: NodeId,
 ) -> Result<Option<(SegmentHeader, Until)>, OpenError> {
-    let Some(header) = read_header(file, number, node).await? else {
+    let Some(header) = read_header(file, number, id).await? else {
         let rest = survey(file, 0, None).await?;
         if rest.written_after_birth {
             return Err(OpenError::damaged(file.path(), 0, "the segment's header is not valid"));
@@ -161,7 +160,7 @@ async fn examine(
 /// The headers from the start of the log to `tip`.
 async fn chain_to(
     folder: &Path,
-    node: NodeId,
+    id: NodeId,
     numbers: &[u64],
     tip: &SegmentHeader,
 ) -> Result<Vec<SegmentHeader>, OpenError> {
@@ -173,7 +172,7 @@ async fn chain_to(
             return Err(OpenError::damaged(&path, 0, "the segment is missing"));
         }
         let mut file = Window::open(&path).await?;
-        let header = read_header(&mut file, follows, node).await?;
+        let header = read_header(&mut file, follows, id).await?;
         let what = "the segment's header is not valid";
         let header = header.ok_or_else(|| OpenError::damaged(&path, 0, what))?;
         // Each link leads to a lower number (checked with the header), so this ends.
@@ -187,13 +186,13 @@ async fn chain_to(
 async fn read_header(
     file: &mut Window,
     number: u64,
-    node: NodeId,
+    id: NodeId,
 ) -> Result<Option<SegmentHeader>, OpenError> {
     let bytes = file.bytes(0, SEGMENT_HEADER_BYTES).await?;
     let damaged = |what| Err(OpenError::damaged(file.path(), 0, what));
     match SegmentHeader::decode(&bytes) {
         Ok(header) if header.number != number => damaged("its name is not that of its header"),
-        Ok(header) if header.node != node => damaged("it was written by another node"),
+        Ok(header) if header.folder != id => damaged("it belongs to another folder"),
         Ok(header) => Ok(Some(header)),
         Err(NoHeader::Unreadable) => Ok(None),
         Err(NoHeader::Version(found)) => Err(OpenError::Version {
@@ -209,7 +208,7 @@ async fn read_sealed(
     path: &Path,
     header: &SegmentHeader,
     until: Until,
-    apply: &mut impl FnMut(Key, Object),
+    apply: &mut impl FnMut(Record),
 ) -> Result<(), OpenError> {
     let mut file = Window::open(path).await?;
     let mut at = Until { offset: SEGMENT_HEADER_BYTES as u64, batch: header.first_batch - 1 };
@@ -239,7 +238,7 @@ async fn read_tip(
     path: &Path,
     header: &SegmentHeader,
     proven: Until,
-    apply: &mut impl FnMut(Key, Object),
+    apply: &mut impl FnMut(Record),
 ) -> Result<Vec<Batch>, OpenError> {
     let mut file = Window::open(path).await?;
     let mut at = Until { offset: SEGMENT_HEADER_BYTES as u64, batch: header.first_batch - 1 };
@@ -267,7 +266,7 @@ fn decode(
     offset: u64,
     header: &BatchHeader,
     batch: &Bytes,
-    apply: &mut impl FnMut(Key, Object),
+    apply: &mut impl FnMut(Record),
 ) -> Result<(), OpenError> {
     let what = "a batch holds records that this release does not know";
     decode_records(header, batch, apply).map_err(|_| OpenError::damaged(path, offset, what))

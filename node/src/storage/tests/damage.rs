@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::storage::log::format::{BATCH_MAGIC, Batch, SEGMENT_HEADER_BYTES, SegmentHeader, Stamp};
+use crate::storage::log::record::Record;
 
 /// Three writes, each a batch of its own, then a crash. The last batch is not declared durable.
 async fn crashed(options: Options) -> (Image, Contents, Contents) {
@@ -148,7 +149,7 @@ fn a_segment_torn_at_its_birth_does_not_count() {
 fn forged(segment: &[u8], number: u64, durable_through: u64) -> Vec<u8> {
     let life = SegmentHeader::decode(segment).unwrap().life;
     let mut batch = Batch::new(number, bytes::BytesMut::new());
-    batch.push(&key(13), &object("resurrected"));
+    batch.push(|out| Record::encode_put(&key(13), &object("resurrected"), out));
     batch.stamp(Stamp { life, durable_through, at_birth: false });
     batch.buffer.to_vec()
 }

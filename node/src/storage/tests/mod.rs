@@ -3,6 +3,8 @@
 mod damage;
 mod engine;
 mod failure;
+mod hints;
+mod identity;
 mod model;
 
 use std::collections::BTreeMap;

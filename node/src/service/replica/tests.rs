@@ -1,0 +1,72 @@
+//! What the replica mints under.
+
+use std::time::Duration;
+
+use super::*;
+use crate::runtime::task;
+use crate::storage::Options;
+
+fn intent(value: &'static str) -> Intent {
+    let content = Content::Value(Bytes::from_static(value.as_bytes()));
+    Intent { seen: CausalContext::new(), content, expires_at_ms: None }
+}
+
+#[test]
+fn a_renewed_folder_is_minted_under_with_its_new_id_alone() {
+    let test = async {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
+        let old = engine.identity().node;
+        let new = engine.renew_identity().await.unwrap().node;
+        assert_ne!(new, old);
+        let replica = Replica::start(engine.clone(), 9).await.unwrap();
+        let key = Key::new("b", "k").unwrap();
+        let minted = replica.write(&key, intent("1")).await.unwrap();
+        minted.ticket.durable().await.unwrap();
+        let first = minted.object.siblings()[0].dot.actor;
+        assert_eq!(first.node, new);
+        engine.close().await.unwrap();
+
+        // The next process mints under it too, above everything that was reserved.
+        let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
+        let replica = Replica::start(engine.clone(), 9).await.unwrap();
+        let minted = replica.write(&key, intent("2")).await.unwrap();
+        let actors: Vec<_> = minted.object.siblings().iter().map(|s| s.dot.actor).collect();
+        assert!(actors.iter().all(|actor| actor.node == new), "{actors:?}");
+        assert!(actors.iter().any(|actor| actor.epoch > first.epoch), "{actors:?}");
+        engine.close().await.unwrap();
+        assert!(engine.renew_identity().await.is_err());
+    };
+    task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))
+        .unwrap()
+        .unwrap();
+}
+
+#[test]
+fn a_fallback_never_mints_two_dots_of_one_actor() {
+    let test = async {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
+        let replica = Replica::start(engine.clone(), 9).await.unwrap();
+        let key = Key::new("b", "k").unwrap();
+        let mut actors = Vec::new();
+        for (round, value) in ["1", "2", "3"].into_iter().enumerate() {
+            let minted = replica.write_hinted(&key, intent(value), "n1").await.unwrap();
+            minted.ticket.durable().await.unwrap();
+            actors.push(minted.object.siblings()[0].dot.actor);
+            let kept = replica.hinted(&key).unwrap();
+            if round == 1 {
+                // Handed over and forgotten: what it minted on would be gone.
+                engine.remove_hint("n1", &key, kept.digest());
+                assert!(replica.hinted(&key).is_none());
+            }
+        }
+        actors.dedup();
+        assert_eq!(actors.len(), 3, "{actors:?}");
+        assert!(replica.read(&key).await.unwrap().is_none(), "a hint is no copy of its own");
+        engine.close().await.unwrap();
+    };
+    task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))
+        .unwrap()
+        .unwrap();
+}

@@ -1,0 +1,132 @@
+//! Hints in the shared state: each change goes into memory and into the log in one step, under the
+//! same lock as the data.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::{Shared, State, Ticket, record_bytes_max};
+use crate::domain::key::Key;
+use crate::domain::object::Object;
+use crate::runtime::event;
+use crate::storage::error::WriteError;
+use crate::storage::hints::{Hint, HintStats};
+use crate::storage::log::record::{RECORD_OVERHEAD_BYTES, Record};
+
+/// Hints that one hold of the lock copies or forgets at most.
+const HINT_STEP: usize = 256;
+
+impl Shared {
+    /// Merges `object` into what is kept for `owner` under `key`, or changes nothing.
+    pub(in crate::storage) fn put_hint(
+        self: &Arc<Self>,
+        owner: &str,
+        key: &Key,
+        object: Arc<Object>,
+        now_ms: u64,
+    ) -> Result<Ticket, WriteError> {
+        let mut state = self.state();
+        let held = state.hints.get(owner, key);
+        // The age never goes back with a clock that was set back.
+        let since_ms = held.as_ref().map_or(now_ms, |held| held.since_ms.max(now_ms));
+        let object = match held {
+            None => object,
+            Some(held) => {
+                let mut merged = Object::clone(&held.object);
+                if !merged.merge(&object) {
+                    if state.closing {
+                        return Err(WriteError::Closed);
+                    }
+                    let batch = state.awaited_through();
+                    drop(state);
+                    return Ok(Ticket { shared: self.clone(), batch });
+                }
+                Arc::new(merged)
+            }
+        };
+        let bytes_max = owner.len() + record_bytes_max(key, &object);
+        state.admit(bytes_max, &self.options)?;
+        let (bytes, limit) = (state.hints.bytes(), self.options.hint_bytes_max);
+        if state.hints.bytes_with(owner, key, &object) > limit.max(bytes) {
+            return Err(WriteError::HintsFull { bytes, limit });
+        }
+        let push = |out: &mut BytesMut| Record::encode_hint(owner, key, &object, since_ms, out);
+        let ring = state.push(bytes_max, true, &self.options, push);
+        state.hints.insert(owner, key, object, since_ms);
+        Ok(self.pushed(state, ring))
+    }
+
+    /// Forgets the hint if its object still has `digest`; true when it did.
+    pub(in crate::storage) fn remove_hint(&self, owner: &str, key: &Key, digest: u64) -> bool {
+        let mut state = self.state();
+        let (removed, ring) = self.end_hint(&mut state, owner, key, digest);
+        drop(state);
+        if ring {
+            self.work.notify_one();
+        }
+        removed
+    }
+
+    /// Forgets the hints that are older than `older_than_ms`; how many.
+    pub(in crate::storage) fn expire_hints(&self, older_than_ms: u64) -> u64 {
+        let mut expired = 0;
+        loop {
+            let mut state = self.state();
+            let stale = state.hints.stale(older_than_ms, HINT_STEP);
+            let mut rings = false;
+            let mut ended = 0;
+            for (owner, Hint { key, object, .. }) in &stale {
+                let (removed, ring) = self.end_hint(&mut state, owner, key, object.digest());
+                if removed {
+                    event::note("hint_expired", key.token().0, name_token(owner));
+                }
+                ended += usize::from(removed);
+                rings |= ring;
+            }
+            drop(state);
+            if rings {
+                self.work.notify_one();
+            }
+            expired += ended as u64;
+            // Fewer than asked for: there are no more, or the engine was closed.
+            if ended < HINT_STEP {
+                return expired;
+            }
+        }
+    }
+
+    /// Forgets a hint; whether it was the one, and whether the writer must hear of it.
+    fn end_hint(&self, state: &mut State, owner: &str, key: &Key, digest: u64) -> (bool, bool) {
+        if state.closing || !state.hints.remove(owner, key, digest) {
+            return (false, false);
+        }
+        let bytes_max = RECORD_OVERHEAD_BYTES + owner.len() + key.size_bytes();
+        // Without the record a restart brings the hint back and replays it again: no harm.
+        let admitted = state.admit(bytes_max, &self.options).is_ok();
+        let push = |out: &mut BytesMut| Record::encode_hint_done(owner, key, digest, out);
+        (true, admitted && state.push(bytes_max, false, &self.options, push))
+    }
+
+    /// Hints of `owner` behind `after`, until they weigh `limit_bytes`; one at least, if there is one.
+    pub(in crate::storage) fn hints_of(
+        &self,
+        owner: &str,
+        after: Option<&Key>,
+        limit_bytes: usize,
+    ) -> Vec<Hint> {
+        self.state().hints.page(owner, after, limit_bytes as u64, HINT_STEP)
+    }
+
+    pub(in crate::storage) fn hinted(&self, key: &Key) -> Option<Arc<Object>> {
+        self.state().hints.merged(key)
+    }
+
+    pub(in crate::storage) fn hint_owners(&self) -> Vec<HintStats> {
+        self.state().hints.stats()
+    }
+}
+
+/// How events name a member.
+fn name_token(name: &str) -> u64 {
+    crate::domain::key::murmur3(name.as_bytes()).0
+}
