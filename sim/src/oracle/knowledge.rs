@@ -207,17 +207,16 @@ fn items(got: &Got) -> Vec<Item> {
     items
 }
 
-/// Under `sync: interval`, acks may run ahead of fsync: a power loss soon after an ack may undo it, and so
-/// may a disk in trouble (a failed fsync drops what was not written yet, a slow one is further behind).
+/// Under `sync: interval`, acks may run ahead of the log: a power loss soon after an ack may undo it, and so
+/// may the end of the process, since the write need not have been handed to the system, or a disk in trouble (a failed fsync drops what was not written yet, a slow one is further behind).
 /// Such a write is treated like one that was never answered.
 fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
     let Rules { sync_always, sync_lag_ns, .. } = evidence.rules;
     let synced_ns = op.end_ns.saturating_add(sync_lag_ns);
     let undoes = |d: &Disturbance| match d.fault {
-        Fault::PowerLoss(_) => (op.start_ns..=synced_ns).contains(&d.start_ns),
+        Fault::PowerLoss(_) | Fault::Down(_) => (op.start_ns..=synced_ns).contains(&d.start_ns),
         Fault::DiskTrouble(_) => d.start_ns <= synced_ns && d.end_ns >= op.start_ns,
-        Fault::Down(_)
-        | Fault::Paused(_)
+        Fault::Paused(_)
         | Fault::Isolated(_)
         | Fault::ClockWrong(_)
         | Fault::LinkCut { .. }

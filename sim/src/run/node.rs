@@ -5,17 +5,20 @@ use std::pin::Pin;
 
 use starling::config::{Config, Detector, Member, Sync};
 use starling::domain::key::Key;
+use starling::domain::membership;
 use starling::domain::quorum;
 use starling::node::Node;
 use starling::storage::Engine;
 use starling_world::signal;
 use tokio::sync::mpsc;
 
+use crate::history::{Health, Listed, View};
 use crate::plan::{self, Level, NodeNo, Plan, Settings};
 
 use super::cluster::{HTTP_PORT, RPC_PORT, address};
+use super::recorder::node_index;
 use super::samples;
-use super::system::{Question, Site, System};
+use super::system::{Abilities, Question, Site, System};
 
 /// Phi from which on a node is suspected, where a plan says `phi`: the node's default.
 const PHI: u32 = 8;
@@ -36,6 +39,10 @@ impl System for Starling {
             node.stop().await;
             "it was asked to stop".to_owned()
         })
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { gossips: true, hints: true }
     }
 }
 
@@ -126,8 +133,14 @@ async fn answer(node: &Node, question: Question) {
             };
             answer.send(keys.iter().map(homes).collect()).ok();
         }
-        // It does neither yet, so nobody asks.
-        Question::View(_) | Question::HintsLeft(_) => {}
+        Question::View(answer) => {
+            answer.send(view(node)).ok();
+        }
+        Question::HintsLeft(answer) => {
+            let held = node.storage().hint_owners();
+            let rows = held.iter().map(|row| (node_no(&row.owner), row.count as u64));
+            answer.send(rows.collect()).ok();
+        }
         Question::Gauges(answer) => {
             answer.send(samples::gauges(node)).ok();
         }
@@ -140,6 +153,24 @@ async fn answer(node: &Node, question: Question) {
             answer.send(copies).ok();
         }
     }
+}
+
+/// What the node lists of the cluster.
+fn view(node: &Node) -> View {
+    let listed = |view: membership::View| Listed {
+        name: view.info.name.to_string(),
+        health: match view.health {
+            membership::Health::Unknown => Health::Unknown,
+            membership::Health::Up => Health::Up,
+            membership::Health::Suspect => Health::Suspect,
+            membership::Health::Down => Health::Down,
+            membership::Health::Stopped => Health::Stopped,
+        },
+        incarnation: view.incarnation,
+    };
+    let members = node.app().gossip.members().into_iter().map(listed).collect();
+    let own = node_no(&node.app().config.node);
+    View { node: node_index(own), members, ring: node.ring().digest() }
 }
 
 async fn copy(engine: &Engine, key: &Key) -> Option<Vec<u8>> {
