@@ -219,7 +219,8 @@ pub struct Storage {
 pub enum Sync {
     /// After it is on the disk: it survives power loss.
     Always,
-    /// Before it is; at most 10 ms of acked writes are lost with the power of every replica.
+    /// Before it is: with the power, or the process, of every replica at most 10 ms of acked writes
+    /// are lost.
     Interval,
 }
 
