@@ -43,6 +43,7 @@ pub(super) struct Net {
     pub(super) dice: ChaCha8Rng,
     pub(super) options: Options,
     now: u64,
+    wall_ms: u64,
     count: u64,
     queue: BinaryHeap<Reverse<(u64, u64, usize, What)>>,
 }
@@ -79,6 +80,7 @@ impl Net {
             dice: ChaCha8Rng::seed_from_u64(seed),
             options: Options::default(),
             now: 0,
+            wall_ms: WALL_MS,
             count: 0,
             queue: BinaryHeap::new(),
         }
@@ -114,7 +116,7 @@ impl Net {
 
     /// A new node, told of slot 0 as its seed. Returns its slot.
     pub(super) fn start(&mut self, own: MemberInfo) -> usize {
-        self.start_with(own, WALL_MS + self.now_ms(), vec![address(0)], Vec::new())
+        self.start_with(own, self.wall_ms + self.now_ms(), vec![address(0)], Vec::new())
     }
 
     pub(super) fn start_with(
@@ -136,6 +138,11 @@ impl Net {
         let slot = self.nodes.len() - 1;
         self.push(self.now, slot, What::Tick);
         slot
+    }
+
+    /// From now on the wall clocks of new nodes are later by so much.
+    pub(super) fn advance_wall_ms(&mut self, ms: u64) {
+        self.wall_ms += ms;
     }
 
     pub(super) fn crash(&mut self, slot: usize) {
@@ -227,6 +234,11 @@ impl Net {
     fn push(&mut self, at: u64, slot: usize, what: What) {
         self.count += 1;
         self.queue.push(Reverse((at, self.count, slot, what)));
+    }
+
+    /// How many members the node in `slot` knows, itself included.
+    pub(super) fn known(&self, slot: usize) -> usize {
+        self.nodes[slot].machine.members(self.now()).len()
     }
 
     /// How many members the node in `slot` believes to be so, itself included.
