@@ -1,7 +1,7 @@
 //! A network of machines: a heap of what is to happen, with delays, loss, one-way cuts and pauses.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 
 use rand::{Rng, SeedableRng};
@@ -24,7 +24,7 @@ enum What {
 
 pub(super) struct Node {
     pub(super) machine: Machine,
-    pub(super) address: SocketAddr,
+    address: SocketAddr,
     rng: ChaCha8Rng,
     alive: bool,
     paused_until: u64,
@@ -42,6 +42,8 @@ pub(super) struct Net {
     pub(super) longest: usize,
     pub(super) dice: ChaCha8Rng,
     pub(super) options: Options,
+    /// Whose address it is now.
+    addresses: BTreeMap<SocketAddr, usize>,
     now: u64,
     wall_ms: u64,
     count: u64,
@@ -79,6 +81,7 @@ impl Net {
             longest: 0,
             dice: ChaCha8Rng::seed_from_u64(seed),
             options: Options::default(),
+            addresses: BTreeMap::new(),
             now: 0,
             wall_ms: WALL_MS,
             count: 0,
@@ -128,7 +131,9 @@ impl Net {
     ) -> usize {
         let address = own.gossip;
         // Whoever had the address before is gone.
-        self.nodes.iter_mut().filter(|n| n.address == address).for_each(|n| n.alive = false);
+        if let Some(before) = self.addresses.insert(address, self.nodes.len()) {
+            self.nodes[before].alive = false;
+        }
         let mut machine = Machine::new(own, wall_ms, self.options.clone(), self.now());
         machine.set_seeds(seeds);
         remembered.into_iter().for_each(|member| machine.remember(member));
@@ -143,6 +148,13 @@ impl Net {
     /// From now on the wall clocks of new nodes are later by so much.
     pub(super) fn advance_wall_ms(&mut self, ms: u64) {
         self.wall_ms += ms;
+    }
+
+    /// The node gets another address. What was under way to the old one is lost.
+    pub(super) fn move_to(&mut self, slot: usize, address: SocketAddr) {
+        self.addresses.remove(&self.nodes[slot].address);
+        self.nodes[slot].address = address;
+        self.addresses.insert(address, slot);
     }
 
     pub(super) fn crash(&mut self, slot: usize) {
@@ -214,7 +226,7 @@ impl Net {
         let from = self.nodes[slot].address;
         for (to, bytes) in out.datagrams {
             self.longest = self.longest.max(bytes.len());
-            let receiver = self.nodes.iter().rposition(|n| n.address == to);
+            let receiver = self.addresses.get(&to).copied();
             let delay = self.dice.random_range(MS..10 * MS);
             if let Some(receiver) = receiver
                 && !self.cuts.contains(&(slot, receiver))
@@ -238,7 +250,7 @@ impl Net {
 
     /// How many members the node in `slot` knows, itself included.
     pub(super) fn known(&self, slot: usize) -> usize {
-        self.nodes[slot].machine.members(self.now()).len()
+        self.nodes[slot].machine.members.len() + 1
     }
 
     /// How many members the node in `slot` believes to be so, itself included.

@@ -46,5 +46,7 @@ fn a_thousand_nodes_that_start_at_once_know_all_within_fifteen_seconds() {
         assert!(net.now_ms() < 15_000, "{} of {N} complete", complete(&net));
     }
     assert_eq!(net.all_downs(), 0);
+    let sent: u64 = net.nodes.iter().map(|n| n.machine.counters().sent_bytes).sum();
+    println!("{} bytes of each node", sent / N as u64);
     assert!(net.longest <= 1_400, "{}", net.longest);
 }

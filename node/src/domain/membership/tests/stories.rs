@@ -86,7 +86,7 @@ fn goodbye_is_believed_at_once_and_spreads() {
 #[test]
 fn a_new_address_spreads_without_anybody_going_down() {
     let mut net = Net::settled(10, 5);
-    net.nodes[4].address = address(400);
+    net.move_to(4, address(400));
     net.call(4, |machine, _, _| {
         machine.update_own(|own| {
             own.gossip = address(400);
