@@ -136,15 +136,21 @@ impl Machine {
     /// The digest of this moment: all that fits, from a random place on.
     pub(super) fn digest(&self, now: Instant, rng: &mut impl Rng) -> Message {
         let from = rng.random();
-        self.stretch((from, from), self.claims(now, rng)).0
+        self.stretch((from, from), self.base(), self.claims(now, rng)).0
+    }
+
+    /// The lowest incarnation that is told of.
+    fn base(&self) -> u64 {
+        let all = self.members.values().map(|entry| entry.record.stamp.incarnation);
+        all.filter(|incarnation| *incarnation > 0).min().unwrap_or(0)
     }
 
     /// Digests that tell of all members together, or of as many as one answer might.
     pub(super) fn digests_of_all(&self, rng: &mut impl Rng) -> Vec<Message> {
         let start = rng.random();
-        let (mut digests, mut from) = (Vec::new(), Some(start));
+        let (mut digests, mut from, base) = (Vec::new(), Some(start), self.base());
         while let Some(at) = from.filter(|_| digests.len() < ANSWER_DATAGRAMS_MAX) {
-            let (digest, next) = self.stretch((at, start), Vec::new());
+            let (digest, next) = self.stretch((at, start), base, Vec::new());
             digests.push(digest);
             from = next;
         }
@@ -152,8 +158,13 @@ impl Machine {
     }
 
     /// A digest of the members from one hash on to just before another, around the circle, as many
-    /// as fit; and where to go on if not all do.
-    fn stretch(&self, (from, until): (u64, u64), claims: Vec<Claim>) -> (Message, Option<u64>) {
+    /// as fit; and where to go on if not all do. No incarnation is below `base`.
+    fn stretch(
+        &self,
+        (from, until): (u64, u64),
+        base: u64,
+        claims: Vec<Claim>,
+    ) -> (Message, Option<u64>) {
         let (high, low) = if from < until {
             (self.members.range(from..until), self.members.range(..0))
         } else {
@@ -161,7 +172,6 @@ impl Machine {
         };
         let told = high.chain(low).map(|(&hash, entry)| (hash, entry.record.stamp));
         let told = told.filter(|(_, stamp)| stamp.incarnation > 0);
-        let base = told.clone().map(|(_, stamp)| stamp.incarnation).min().unwrap_or(0);
         let mut room = MESSAGE_BYTES_MAX - FRAME_BYTES;
         room -= claims.iter().map(claim_bytes).sum::<usize>();
         let mut stamps = Stamps::new();

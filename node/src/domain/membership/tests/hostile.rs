@@ -54,6 +54,31 @@ fn every_message_reads_as_it_was_written() {
 }
 
 #[test]
+fn sizes_are_known_before_anything_is_written() {
+    let header = sender("a", 5, stamp(WALL_MS, 100));
+    let size = |message: &Message| wire::encode(77, &header, message, &Seal::new(None)).len();
+    let news = |stamps: &[(u64, Stamp)], claims: &[Claim], records: &[Record]| {
+        let (stamps, claims, records) = (stamps.to_vec(), claims.to_vec(), records.to_vec());
+        size(&Message::News { answers: true, stamps, wants: vec![], claims, records })
+    };
+    for message in messages() {
+        let Message::News { stamps, claims, records, .. } = message else { continue };
+        let empty = news(&[], &[], &[]);
+        for record in records {
+            assert_eq!(
+                news(&[], &[], std::slice::from_ref(&record)) - empty,
+                wire::record_bytes(&record)
+            );
+        }
+        let claims_bytes: usize = claims.iter().map(wire::claim_bytes).sum();
+        assert!(news(&[], &claims, &[]) - empty <= claims_bytes);
+        let base = stamps.iter().map(|(_, s)| s.incarnation).min().unwrap();
+        let bytes: usize = stamps.iter().map(|(_, s)| wire::stamp_bytes(*s, base)).sum();
+        assert!(news(&stamps, &[], &[]) - empty <= bytes + 9);
+    }
+}
+
+#[test]
 fn the_longest_record_fits_one_datagram() {
     let long = || "x".repeat(TEXT_BYTES_MAX).into();
     let six = "[2001:db8:1111:2222:3333:4444:5555:7777]:65535".parse().unwrap();

@@ -127,7 +127,7 @@ fn a_whole_cluster_restarts_in_any_order_from_what_it_remembers() {
         for at in 0..6 {
             let who = (at + seed as usize) % 6;
             let all = (0..6).filter(|other| *other != who).map(|other| info(other, other, 9));
-            let moved = if who % 2 == 0 { address(200 + who) } else { address(who) };
+            let moved = if who.is_multiple_of(2) { address(200 + who) } else { address(who) };
             let own = MemberInfo { gossip: moved, generation: 2, ..info(who, who, 50 + at as u64) };
             let wall = WALL_MS + net.now_ms();
             net.start_with(own, wall, Vec::new(), all.collect());
