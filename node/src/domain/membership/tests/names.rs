@@ -103,6 +103,7 @@ fn a_clock_that_was_set_back_does_no_harm() {
     assert_eq!(processes(&net, &[0, 2, 3], 1), [10, 10, 10]);
     let view = net.nodes[slot].machine.view("node-0001", net.now()).unwrap();
     assert!(view.incarnation > WALL_MS);
+    assert_eq!(net.nodes[slot].machine.counters().raises, 0, "it was right from its first beat");
     // And one that could ask nobody at its start, and hears of its old self only later.
     net.crash(slot);
     net.run_ms(8_000);
