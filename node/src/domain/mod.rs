@@ -20,6 +20,10 @@
 //! | causal context | the dots that somebody has seen: a vector and the dots above its gaps |
 //! | sibling | one live value or tombstone of an object, under its dot ([`object`]) |
 //! | tombstone | a sibling that says deleted |
+//! | heartbeat | a count that a member raises each interval: its sign of life ([`membership`]) |
+//! | incarnation | orders the processes and addresses of one name: the higher one is the newer |
+//! | suspect | a member that is silent and does not answer, as one other member says |
+//! | down | a member that enough live members suspect at once |
 //! | tally | counts the replies to one request and says when they are enough |
 
 pub mod causality;

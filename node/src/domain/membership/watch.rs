@@ -41,9 +41,13 @@ impl Machine {
         let interval = self.options.interval;
         let soonest = now + interval.mul_f64(WATCH_GAP);
         let mut next = now + interval;
-        // Who is not announced can't report, so it has no use for doubts.
+        if !self.is_member() {
+            // Who is not announced can't report, so it has no use for doubts.
+            self.watch_due = next;
+            return;
+        }
         let (mut due, mut asked) = (Vec::new(), 0);
-        for (&hash, entry) in self.members.iter().filter(|_| self.is_member()) {
+        for (&hash, entry) in &self.members {
             let at = match entry.doubt {
                 Doubt::None if entry.health == Health::Stopped => continue,
                 Doubt::None => {

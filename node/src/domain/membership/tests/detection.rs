@@ -67,16 +67,17 @@ fn three_missed_beats_is_a_rule_too() {
 fn loss_takes_nobody_down() {
     let mut net = Net::settled(10, 7);
     net.loss = 0.01;
-    net.run_ms(2 * 3_600_000);
+    net.run_ms(3_600_000);
     assert_eq!(net.all_downs(), 0, "{:?}", net.events);
 }
 
 #[test]
 fn pauses_of_three_seconds_take_nobody_down() {
-    for (n, minutes, seed) in [(10, 60, 1), (3, 60, 2), (2, 60, 3)] {
+    for (n, minutes, seed) in [(10, 30, 1), (3, 60, 2), (2, 60, 3)] {
         let mut net = Net::settled(n, seed);
         net.loss = 0.01;
-        // Without loss of its last beat a pair has no second way: see the page of the machine.
+        // In a cluster so small the last beat has one or two receivers: if it is lost to them, a pause
+        // of 3 s is a silence of 5 s, which nothing tells from a crash.
         if n < 10 {
             net.loss = 0.0;
         }

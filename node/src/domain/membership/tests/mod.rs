@@ -1,6 +1,7 @@
 //! The machine's promises, on a small network of machines made for the purpose.
 
 mod detection;
+mod evidence;
 mod hostile;
 mod names;
 mod net;
