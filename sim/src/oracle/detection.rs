@@ -10,7 +10,8 @@
 //! 2. **Not mistaken.** Nobody takes a running node for down, unless within the bound before that the node
 //!    itself was dead, paused, isolated or in trouble with its disk (which delays its start), or its links
 //!    with two others, or more, were cut or bad in either direction. So one bad link takes nobody down, nor
-//!    does a pause of those who watch, nor a little loss.
+//!    does a pause of those who watch, nor a little loss. Nor is it taken for stopped, unless it did stop once: who
+//!    stood still may read an old goodbye before newer news.
 //! 3. **In the end.** If all that run at the end have run, and nothing was wrong, for as long as the bound,
 //!    each takes each other one for alive.
 //!
@@ -26,7 +27,7 @@ use std::collections::BTreeSet;
 use super::Violation;
 use super::story::seconds;
 use crate::history::{
-    Belief, Disturbance, Endpoint, Evidence, Fault, Health, Life, Membership, NodeIndex,
+    Belief, Disturbance, Ending, Endpoint, Evidence, Fault, Health, Life, Membership, NodeIndex,
 };
 
 pub(super) fn check(evidence: &Evidence, found: &mut Vec<Violation>) {
@@ -171,7 +172,12 @@ impl Watch<'_> {
         let runs = self.lives_of(belief.subject).any(|life| {
             life.start_ns <= before.from_ns && life.end.is_none_or(|(end_ns, _)| end_ns > at_ns)
         });
-        if !runs || self.is_hurt(belief.subject, before) {
+        let left = |life: &Life| {
+            life.end.is_some_and(|(end_ns, how)| how == Ending::Exit && end_ns <= at_ns)
+        };
+        let old_goodbye =
+            belief.state == Health::Stopped && self.lives_of(belief.subject).any(left);
+        if !runs || old_goodbye || self.is_hurt(belief.subject, before) {
             return;
         }
         let hidden = self.hidden_from(belief.subject, before);
@@ -279,10 +285,13 @@ impl Watch<'_> {
         self.membership.lives.iter().filter(move |life| life.node == node)
     }
 
-    /// The processes that run throughout.
+    /// The processes that run throughout, and were not asked to stop: one that was says goodbye, listens no
+    /// more, and may take a while to finish what it began.
     fn running(&self, span: Span) -> impl Iterator<Item = &Life> {
         self.membership.lives.iter().filter(move |life| {
-            life.start_ns <= span.from_ns && life.end.is_none_or(|(end_ns, _)| end_ns > span.to_ns)
+            life.start_ns <= span.from_ns
+                && life.end.is_none_or(|(end_ns, _)| end_ns > span.to_ns)
+                && !self.felt(span).any(|d| d.fault == Fault::Down(Endpoint::Node(life.node)))
         })
     }
 

@@ -12,8 +12,8 @@
 //!
 //! That an acked write survives even if only hints held it is point 1's part; see `lost`.
 //!
-//! Keys that share a token are one here, and so are the writes merged into one hint: what is told of one may
-//! be true of the other, so the check is blunter there, and never wrong.
+//! Keys that share a tag share a token and are told as one, so what is told of one may be true of another: there
+//! rule 3 counts the age from the first of them, and rule 2 takes what ended one for the end of all.
 
 use std::collections::BTreeMap;
 
@@ -73,14 +73,17 @@ impl Case<'_> {
     /// Rule 3: the oldest part of what expired was old enough.
     fn judge_age(&self, steps: &[&HintStep], found: &mut Vec<Violation>) {
         let mut since: Option<u64> = None;
+        let shared = steps.first().is_some_and(|step| self.name(step.key).contains('{'));
         for step in steps {
             match step.what {
                 HintDeed::Stored => since = since.or(Some(step.at_ns)),
+                HintDeed::Delivered | HintDeed::Reresolved if shared => {}
                 HintDeed::Delivered | HintDeed::Reresolved => since = None,
                 HintDeed::Expired => {
-                    if let Some(since_ns) = since.take() {
+                    if let Some(since_ns) = since {
                         self.judge_expiry(since_ns, step, found);
                     }
+                    since = since.filter(|_| shared);
                 }
             }
         }

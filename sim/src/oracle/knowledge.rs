@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 
 use super::bits::Bits;
 use crate::history::{
-    Disturbance, Evidence, Fault, Got, History, KeyIndex, Kind, OpId, Operation, Outcome,
+    Disturbance, Evidence, Fault, Got, HintDeed, History, KeyIndex, Kind, OpId, Operation, Outcome,
 };
 use crate::history::{Rules, ValueId};
 
@@ -209,7 +209,7 @@ fn items(got: &Got) -> Vec<Item> {
 
 /// Under `sync: interval`, acks may run ahead of the log: a power loss soon after an ack may undo it, and so
 /// may the end of the process, since the write need not have been handed to the system, or a disk in trouble (a failed fsync drops what was not written yet, a slow one is further behind).
-/// Such a write is treated like one that was never answered.
+/// And hints may expire. Such a write is treated like one that was never answered.
 fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
     let Rules { sync_always, sync_lag_ns, .. } = evidence.rules;
     let synced_ns = op.end_ns.saturating_add(sync_lag_ns);
@@ -224,7 +224,22 @@ fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
         | Fault::LinkRough { .. }
         | Fault::DatagramsRough { .. } => false,
     };
-    !sync_always && evidence.disturbances.iter().any(undoes)
+    let undone = !sync_always && evidence.disturbances.iter().any(undoes);
+    undone || may_have_expired(evidence, op)
+}
+
+/// Nobody but fallbacks acked it, and what they held may have been too old.
+fn may_have_expired(evidence: &Evidence, op: &Operation) -> bool {
+    let only_hints =
+        matches!(op.outcome, Outcome::Acked { received, hinted, .. } if received == hinted);
+    // Keys that share a tag share a token, and are told by one of them.
+    let tag = |key: KeyIndex| {
+        let name = evidence.history.keys.get(key.0 as usize).map_or("", |info| info.name.as_str());
+        name.split_once('}').map_or(name, |(tag, _)| tag)
+    };
+    let steps = evidence.hints.iter().flat_map(|hints| &hints.steps);
+    let mut late = steps.filter(|s| s.what == HintDeed::Expired && s.at_ns >= op.start_ns);
+    only_hints && late.any(|step| tag(step.key) == tag(op.key))
 }
 
 enum Event<'a> {

@@ -11,16 +11,15 @@
 //!
 //! It is point 11 when a power loss, of any machine, came after the write began, and point 1 otherwise.
 //! Writes whose ack could run ahead of fsync (`sync: interval`) count as unanswered: [`super::knowledge`].
-//!
-//! One thing more is excused: a write that only fallbacks acked (every ack was for a hint), of a key of which a
-//! hint expired after the write began. An ack of a home replica is never excused by that.
+//! So do writes that only fallbacks acked, of a key of which a hint expired later; an ack of a home replica is never
+//! excused by that.
 //!
 //! Not seen: a loss that a delete covers up, when the delete could have had a token that covers it.
 
 use super::Violation;
 use super::knowledge::{Attempt, KeyView, Reading};
 use super::story::{Story, list, seconds};
-use crate::history::{Evidence, Fault, HintDeed, KeyIndex, Operation, Outcome};
+use crate::history::{Evidence, Fault};
 
 pub(super) fn check(
     evidence: &Evidence,
@@ -30,25 +29,10 @@ pub(super) fn check(
 ) {
     let Some(last) = view.last.map(|at| &view.readings[at]) else { return };
     for (at, attempt) in view.attempts.iter().enumerate() {
-        let lost = attempt.acked && !last.token.may.contains(at);
-        if lost && !expired(evidence, attempt.op) {
+        if attempt.acked && !last.token.may.contains(at) {
             found.push(accuse(evidence, view, attempt, last, story));
         }
     }
-}
-
-/// Nobody but fallbacks acked it, and what they held may have been too old.
-fn expired(evidence: &Evidence, op: &Operation) -> bool {
-    let only_hints =
-        matches!(op.outcome, Outcome::Acked { received, hinted, .. } if received == hinted);
-    // Keys that share a tag share a token, and are told by one of them.
-    let tag = |key: KeyIndex| {
-        let name = evidence.history.keys.get(key.0 as usize).map_or("", |info| info.name.as_str());
-        name.split_once('}').map_or(name, |(tag, _)| tag)
-    };
-    let steps = evidence.hints.iter().flat_map(|hints| &hints.steps);
-    let mut late = steps.filter(|s| s.what == HintDeed::Expired && s.at_ns >= op.start_ns);
-    only_hints && late.any(|step| tag(step.key) == tag(op.key))
 }
 
 fn accuse(

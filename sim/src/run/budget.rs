@@ -85,9 +85,9 @@ pub(super) fn agree_within_ns(plan: &Plan) -> u64 {
 
 /// What nodes are held to about each other; the trace has the rest.
 pub(super) fn membership(plan: &Plan, views: Vec<View>) -> Membership {
-    let slow = plan.faults.iter().map(|fault| match fault.what {
-        FaultKind::SlowLink { extra_ms, .. } => 2 * extra_ms,
-        _ => 0,
+    let slow = plan.faults.iter().filter_map(|fault| {
+        let FaultKind::SlowLink { extra_ms, .. } = fault.what else { return None };
+        Some(2 * extra_ms)
     });
     Membership {
         views,

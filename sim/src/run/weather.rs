@@ -209,10 +209,9 @@ impl Weather {
     }
 
     fn set_pause(&self, node: NodeNo) {
-        let paused = |kind: &&FaultKind| match kind {
-            FaultKind::Pause { node: n } => *n == node,
-            FaultKind::PauseMany { nodes } => nodes.contains(&node),
-            _ => false,
+        let paused = |kind: &&FaultKind| {
+            matches!(kind, FaultKind::Pause { node: n } if *n == node)
+                || matches!(kind, FaultKind::PauseMany { nodes } if nodes.contains(&node))
         };
         if self.active().iter().any(paused) {
             machine::pause(self.cluster.node_machine(node));

@@ -367,13 +367,13 @@ impl Replay {
             return;
         }
         self.metrics.hints_delivered.increment();
-        let kind = if re_resolved {
+        let (token, owner) = (key.token().0, owner_token(&owner));
+        if re_resolved {
             self.metrics.hints_reresolved.increment();
-            "hint_reresolved"
+            event::note("hint_reresolved", token, owner);
         } else {
-            "hint_delivered"
-        };
-        event::note(kind, key.token().0, owner_token(&owner));
+            event::note("hint_delivered", token, owner);
+        }
     }
 }
 

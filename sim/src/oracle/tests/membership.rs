@@ -86,6 +86,8 @@ fn the_dead_are_found_by_all_that_are_well() {
     assert_eq!(death("", &[apart]), NONE, "neither hears the other");
     let slow = during(0, 2_500, Fault::LinkBad { from: node(2), to: node(0) });
     assert_eq!(death("0>2:down@3400 1>2:down@3400", &[slow]), NONE, "its last words came late");
+    let leaving = during(1_500, 4_500, Fault::Down(node(1)));
+    assert_eq!(death("", &[leaving]), NONE, "n1 was asked to stop, and still runs");
     let rough = during(0, 10_000, Fault::LinkRough { from: node(0), to: node(1) });
     assert_eq!(death("0>2:down@2900", &[rough]), [8], "a little loss is no excuse");
     let clock = during(0, 10_000, Fault::ClockWrong(node(1)));
@@ -147,6 +149,14 @@ fn the_living_are_not_taken_for_dead() {
     assert!(!points(&restarted).contains(&0), "it has just been started");
     let stopped = under(cluster(4, &[], "0>2:stopped@3000 0>2:up@3500"), &[]);
     assert_eq!(stopped, [8], "it never said goodbye");
+    let mut left = cluster(4, &[(2, 0, Some(50)), (2, 100, None)], "0>2:stopped@3000 0>2:up@3500");
+    let membership = left.membership.as_mut().unwrap();
+    membership.beliefs.push(belief("2>0:up@4000"));
+    membership.beliefs.push(belief("2>1:up@4000"));
+    membership.beliefs.push(belief("2>3:up@4000"));
+    assert_eq!(points(&left), [8], "it was killed");
+    left.membership.as_mut().unwrap().lives[0].end = Some((50 * MS, Ending::Exit));
+    assert_eq!(points(&left), NONE, "an old goodbye");
 }
 
 #[test]
@@ -223,6 +233,28 @@ fn hints_reach_their_owners() {
     assert_eq!(hints(&[(10, Stored), (800, Stored), (1_200, Expired)], 0, &[]), NONE, "grown");
     let young = [(10, Stored), (800, Delivered), (900, Stored), (1_200, Expired)];
     assert_eq!(hints(&young, 0, &[]), [9], "the old one was delivered");
+}
+
+#[test]
+fn keys_of_one_tag_are_told_as_one() {
+    use HintDeed::{Delivered, Expired, Stored};
+    let tagged = |name: &str| {
+        let mut evidence = tell("a: put 1 => acked \n z: final => 1");
+        evidence.history.keys[0].name = name.into();
+        let told = [(10, Stored), (800, Delivered), (900, Stored), (1_200, Expired)];
+        let step = |(at_ms, what)| HintStep {
+            at_ns: at_ms * MS,
+            holder: NodeIndex(3),
+            owner: NodeIndex(0),
+            key: KeyIndex(0),
+            what,
+        };
+        let steps = told.into_iter().map(step).collect();
+        evidence.hints = Some(Hints { steps, age_ns: 1_000 * MS, ..Hints::default() });
+        points(&evidence)
+    };
+    assert_eq!(tagged("b/k0"), [9]);
+    assert_eq!(tagged("b/{tag}/k0"), NONE, "the one that expired may be the first");
 }
 
 #[test]

@@ -155,12 +155,17 @@ fn deletes_are_writes_like_any_other() {
 fn a_loss_after_a_power_loss_is_point_eleven() {
     let tale = "a: put 1 => acked \n z: final => none";
     let mut evidence = tell(tale);
-    evidence.disturbances = vec![during(2, 8, Fault::Down(node(1)))];
+    evidence.disturbances = vec![during(2, 18, Fault::Down(node(1)))];
     assert_eq!(points(&evidence), [1], "a crash takes no page cache along");
     evidence.disturbances.push(during(3, 8, Fault::PowerLoss(node(0))));
     assert_eq!(points(&evidence), [11]);
     evidence.rules.sync_always = false;
     assert_eq!(points(&evidence), [0; 0], "acks may run ahead of fsync");
+    evidence.disturbances.pop();
+    assert_eq!(points(&evidence), [0; 0], "and of the system's own memory");
+    evidence.disturbances[0].start_ns = 16_000_000;
+    assert_eq!(points(&evidence), [1], "for as long as the lag");
+    evidence.disturbances.push(during(3, 18, Fault::PowerLoss(node(0))));
     evidence.disturbances[1].start_ns = 14_000_000;
     assert_eq!(points(&evidence), [0; 0], "still within the lag");
     evidence.disturbances[1].start_ns = 16_000_000;

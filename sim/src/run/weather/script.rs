@@ -21,20 +21,16 @@ const LOOK: Duration = Duration::from_millis(10);
 impl Weather {
     /// What a fault does between its beginning and its end. Never returns: the caller ends it.
     pub(super) async fn play(&self, place: usize) {
-        match &self.plan.faults[place].what {
-            FaultKind::FlappingLink { period_ms, .. } => {
-                self.flap(place, Duration::from_millis(period_ms / 2)).await;
+        let what = &self.plan.faults[place].what;
+        if let FaultKind::FlappingLink { period_ms, .. } = what {
+            self.flap(place, Duration::from_millis(period_ms / 2)).await;
+        } else if let FaultKind::RollingRestart { nodes, pause_ms } = what {
+            self.restart_in_turn(place, nodes, Duration::from_millis(*pause_ms)).await;
+        } else if let FaultKind::FullRestart { order, pause_ms } = what {
+            for node in order {
+                time::sleep(Duration::from_millis(*pause_ms)).await;
+                self.bring_up(place, *node);
             }
-            FaultKind::RollingRestart { nodes, pause_ms } => {
-                self.restart_in_turn(place, nodes, Duration::from_millis(*pause_ms)).await;
-            }
-            FaultKind::FullRestart { order, pause_ms } => {
-                for node in order {
-                    time::sleep(Duration::from_millis(*pause_ms)).await;
-                    self.bring_up(place, *node);
-                }
-            }
-            _ => {}
         }
         std::future::pending().await
     }
