@@ -234,7 +234,7 @@ async fn start_gossip(
     let mut seeds: Vec<String> = config.seeds.clone();
     seeds.extend(others.map(|member| member.rpc.clone()));
     seeds.retain(|seed| *seed != config.advertise.rpc);
-    Ok(Gossip::start(socket, machine, seeds))
+    Ok(Gossip::start(socket, machine, seeds).await)
 }
 
 /// Waits until this process is the member of its name. A data folder that was rolled back to an

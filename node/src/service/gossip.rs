@@ -67,8 +67,12 @@ struct Driven {
 }
 
 impl Gossip {
-    /// Starts to gossip on `socket`. `seeds` are `host:port`, resolved now and again.
-    pub fn start(socket: UdpSocket, machine: Machine, seeds: Vec<String>) -> Self {
+    /// Starts to gossip on `socket`. `seeds` are `host:port`, resolved now and again: the first time
+    /// before anything else, since a machine that knows of nobody takes itself for alone.
+    pub async fn start(socket: UdpSocket, mut machine: Machine, seeds: Vec<String>) -> Self {
+        let found = time::timeout(RESOLVE_WITHIN, resolve_all(&seeds)).await.unwrap_or_default();
+        let pause = if found.is_empty() { RESOLVE_AGAIN } else { RESOLVE_EVERY };
+        machine.set_seeds(found);
         let inner = Arc::new(Inner {
             machine: Mutex::new(Driven { machine, rng: rng::fork("gossip") }),
             socket,
@@ -84,7 +88,7 @@ impl Gossip {
                 () = listening.stop.notified() => {}
                 () = listening.run() => {}
                 () = listening.tick() => {}
-                () = listening.resolve(seeds) => {}
+                () = listening.resolve(seeds, pause) => {}
             }
         });
         Self { inner: resolving }
@@ -225,26 +229,15 @@ impl Inner {
         }
     }
 
-    async fn resolve(&self, seeds: Vec<String>) {
-        if seeds.is_empty() {
-            std::future::pending::<()>().await;
-        }
+    async fn resolve(&self, seeds: Vec<String>, mut pause: Duration) {
         loop {
-            let mut found: Vec<SocketAddr> = Vec::new();
-            for seed in seeds.iter().take(SEEDS_MAX) {
-                match time::timeout(RESOLVE_WITHIN, net::lookup_host(seed)).await {
-                    Ok(Ok(addresses)) => found.extend(addresses),
-                    Ok(Err(error)) => tracing::warn!(%seed, %error, "cannot resolve a seed"),
-                    Err(_) => tracing::warn!(%seed, "cannot resolve a seed in time"),
-                }
-            }
-            found.truncate(SEEDS_MAX);
-            let pause = if found.is_empty() { RESOLVE_AGAIN } else { RESOLVE_EVERY };
+            time::sleep(pause).await;
+            let found = resolve_all(&seeds).await;
+            pause = if found.is_empty() { RESOLVE_AGAIN } else { RESOLVE_EVERY };
             if !found.is_empty() {
                 self.lock().machine.set_seeds(found);
                 self.rearm.notify_one();
             }
-            time::sleep(pause).await;
         }
     }
 
@@ -324,4 +317,18 @@ impl Inner {
         }
         cluster.believe(name, view.health);
     }
+}
+
+/// The addresses of all seeds that have any at present.
+async fn resolve_all(seeds: &[String]) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for seed in seeds.iter().take(SEEDS_MAX) {
+        match time::timeout(RESOLVE_WITHIN, net::lookup_host(seed)).await {
+            Ok(Ok(addresses)) => found.extend(addresses),
+            Ok(Err(error)) => tracing::warn!(%seed, %error, "cannot resolve a seed"),
+            Err(_) => tracing::warn!(%seed, "cannot resolve a seed in time"),
+        }
+    }
+    found.truncate(SEEDS_MAX);
+    found
 }
