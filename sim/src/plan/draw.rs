@@ -120,7 +120,7 @@ fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
         gossip_interval_ms: Some(gossip.pick(&[250, 500, 500, 1_000])),
         detector: gossip.pick(&[None, Some(Detector::Phi), Some(Detector::Count)]),
         hint_age_s: gossip.chance(25).then(|| gossip.within(3, 9)),
-        peer_queue_bytes: tight.chance(6).then_some(64 << 10),
+        peer_queue_bytes: tight.chance(6).then(|| tight.magnitude(256, 8 << 10)),
         http_idle_ms: tight.chance(6).then(|| tight.within(500, 3_000)),
     }
 }

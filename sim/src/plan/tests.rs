@@ -49,24 +49,22 @@ fn drawn_faults_fit_their_plan() {
         let plan = draw(seed);
         assert!(plan.settings.replicas as usize <= plan.owners().len(), "seed {seed}");
         for fault in &plan.faults {
-            match &fault.what {
-                FaultKind::CrashMinority { nodes } => {
-                    let minority = 2 * nodes.len() < plan.nodes.len();
-                    assert!(minority && fault.for_ms >= 10_000, "seed {seed}: {fault:?}");
-                }
-                FaultKind::FullRestart { order, .. } => {
-                    let mut all = order.clone();
-                    all.sort_unstable();
-                    assert_eq!(all, plan.node_numbers(), "seed {seed}");
-                }
-                FaultKind::PauseMany { nodes } => {
-                    let mut all = nodes.clone();
-                    all.sort_unstable();
-                    all.dedup();
-                    assert!(all.len() == nodes.len() && all.len() > 1, "seed {seed}: {fault:?}");
-                }
-                FaultKind::Away { .. } => assert!(fault.for_ms >= 10_000, "seed {seed}"),
-                _ => {}
+            let sorted = |nodes: &[NodeNo]| {
+                let mut all = nodes.to_vec();
+                all.sort_unstable();
+                all.dedup();
+                all
+            };
+            if let FaultKind::CrashMinority { nodes } = &fault.what {
+                let minority = 2 * nodes.len() < plan.nodes.len();
+                assert!(minority && fault.for_ms >= 10_000, "seed {seed}: {fault:?}");
+            } else if let FaultKind::FullRestart { order, .. } = &fault.what {
+                assert_eq!(sorted(order), plan.node_numbers(), "seed {seed}");
+            } else if let FaultKind::PauseMany { nodes } = &fault.what {
+                let all = sorted(nodes);
+                assert!(all.len() == nodes.len() && all.len() > 1, "seed {seed}: {fault:?}");
+            } else if let FaultKind::Away { .. } = fault.what {
+                assert!(fault.for_ms >= 10_000, "seed {seed}");
             }
             let At::Ms(at_ms) = fault.at else { continue };
             assert!(at_ms + fault.for_ms <= plan.length.faults_ms, "seed {seed}: {fault:?}");

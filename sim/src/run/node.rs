@@ -138,7 +138,7 @@ async fn answer(node: &Node, question: Question) {
         }
         Question::HintsLeft(answer) => {
             let held = node.storage().hint_owners();
-            let rows = held.iter().map(|row| (node_no(&row.owner), row.count as u64));
+            let rows = held.iter().map(|row| (node_no(&row.owner), row.count));
             answer.send(rows.collect()).ok();
         }
         Question::Gauges(answer) => {
