@@ -6,6 +6,8 @@
 //! stop:   not ready ─ say goodbye ─ drain http ─ drain rpc ─ flush and close the log
 //! ```
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,7 +72,7 @@ pub enum StartError {
         /// The name.
         name: String,
         /// Where the other gossips.
-        other: std::net::SocketAddr,
+        other: SocketAddr,
     },
     /// A listener can't be bound.
     #[error("cannot listen on {address} for {what}: {source}: is another process using it?")]
@@ -80,7 +82,7 @@ pub enum StartError {
         /// The address.
         address: String,
         /// The operating system's answer.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -192,49 +194,54 @@ async fn start_gossip(
         |source| StartError::Listen { what: "gossip", address: config.rpc.clone(), source };
     let bound = listener.local_addr().map_err(no_address)?;
     let socket = UdpSocket::bind(bound).await.map_err(no_address)?;
-    let own = config.own();
-    let advertised = match own.rpc.ends_with(":0") {
-        true => bound,
-        false => {
-            let addresses = net::lookup_host(&own.rpc).await.map_err(no_address)?;
-            addresses.first().copied().unwrap_or(bound)
-        }
-    };
-    let identity = engine.identity();
-    let info = MemberInfo {
-        name: own.name.into(),
-        node: identity.node,
-        generation: identity.generation,
-        process: rng::fork("process nonce").next_u64(),
-        gossip: advertised,
-        rpc: if own.rpc.ends_with(":0") { bound.to_string().into() } else { own.rpc.into() },
-        http: own.http.into(),
-        zone: own.zone.into(),
-        datacenter: config.datacenter.as_str().into(),
-        vnodes: own.vnodes,
-        load: 0,
-    };
-    let options = membership::Options {
-        cluster: config.cluster.clone(),
-        secret: (!config.gossip.secret.is_empty()).then(|| config.gossip.secret.clone().into()),
-        interval: Duration::from_millis(config.gossip.interval_ms),
-        fanout: config.gossip.fanout,
-        rule: match config.gossip.detector {
-            config::Detector::Phi(threshold) => Rule::Phi { threshold: f64::from(threshold) },
-            config::Detector::Count(missed) => Rule::Count { missed },
-        },
-    };
-    let mut machine = Machine::new(info, time::wall_clock_ms(), options, time::now());
+    let own = own_info(config, engine, bound).await.map_err(no_address)?;
+    let mut machine = Machine::new(own, time::wall_clock_ms(), gossip_options(config), time::now());
     for member in roster::load(&config.data).await? {
-        if *member.name != *config.node {
-            machine.remember(member);
-        }
+        machine.remember(member);
     }
     let others = config.members.iter().filter(|member| member.name != config.node);
     let mut seeds: Vec<String> = config.seeds.clone();
     seeds.extend(others.map(|member| member.rpc.clone()));
     seeds.retain(|seed| *seed != config.advertise.rpc);
     Ok(Gossip::start(socket, machine, seeds).await)
+}
+
+/// What this node says of itself; `bound` is where it listens for other nodes.
+async fn own_info(config: &Config, engine: &Engine, bound: SocketAddr) -> io::Result<MemberInfo> {
+    let mut own = config.own();
+    if own.rpc.ends_with(":0") {
+        own.rpc = bound.to_string();
+    }
+    let addresses = net::lookup_host(&own.rpc).await?;
+    let identity = engine.identity();
+    Ok(MemberInfo {
+        name: own.name.into(),
+        node: identity.node,
+        generation: identity.generation,
+        process: rng::fork("process nonce").next_u64(),
+        gossip: addresses.first().copied().unwrap_or(bound),
+        rpc: own.rpc.into(),
+        http: own.http.into(),
+        zone: own.zone.into(),
+        datacenter: config.datacenter.as_str().into(),
+        vnodes: own.vnodes,
+        load: 0,
+    })
+}
+
+fn gossip_options(config: &Config) -> membership::Options {
+    let secret = &config.gossip.secret;
+    membership::Options {
+        cluster: config.cluster.clone(),
+        secret: (!secret.is_empty()).then(|| secret.clone().into()),
+        interval: Duration::from_millis(config.gossip.interval_ms),
+        fanout: config.gossip.fanout,
+        rule: match config.gossip.detector {
+            config::Detector::Phi(threshold) => Rule::Phi { threshold: f64::from(threshold) },
+            config::Detector::Count(missed) => Rule::Count { missed },
+        },
+        members_min: config.ring_names().len(),
+    }
 }
 
 /// Waits until this process is the member of its name. A data folder that was rolled back to an

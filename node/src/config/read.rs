@@ -174,14 +174,7 @@ fn read(tree: &Map<String, Value>, mistakes: &mut Mistakes) -> Config {
         let mut at = root.section("hints", &empty);
         Hints { bytes_max: at.number("hints.bytes_max"), age_s: at.number("hints.age_s") }
     };
-    let replication = {
-        let mut at = root.section("replication", &empty);
-        Replication {
-            n: at.number("replication.n"),
-            r: at.quorum("replication.r"),
-            w: at.quorum("replication.w"),
-        }
-    };
+    let replication = replication(&mut root.section("replication", &empty));
     let timeouts = timeouts(&mut root.section("timeouts", &empty));
     let limits = limits(&mut root.section("limits", &empty));
     let storage = storage(&mut root.section("storage", &empty));
@@ -222,6 +215,14 @@ fn gossip(at: &mut Reader<'_>) -> Gossip {
             _ => phi,
         },
         secret: at.secret("gossip.secret"),
+    }
+}
+
+fn replication(at: &mut Reader<'_>) -> Replication {
+    Replication {
+        n: at.number("replication.n"),
+        r: at.quorum("replication.r"),
+        w: at.quorum("replication.w"),
     }
 }
 
@@ -436,7 +437,7 @@ fn texts(value: &Value) -> Option<Vec<String>> {
             text.split(',').map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect(),
         ),
         Value::Array(list) => list.iter().map(|text| text.as_str().map(str::to_owned)).collect(),
-        _ => None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
     }
 }
 

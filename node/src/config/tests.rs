@@ -52,9 +52,7 @@ fn the_printed_example_is_the_defaults() {
     assert_eq!(Config::from_yaml(&uncommented, &no_env()), Ok(config));
 }
 
-#[test]
-fn every_field_can_be_set_in_the_file() {
-    let text = "
+const EVERY_FIELD: &str = "
 cluster: c1
 node: a
 data: /var/lib/starling
@@ -86,7 +84,10 @@ limits:
 storage: {sync: interval, segment_bytes: 4096, memtable_bytes_max: 5000, gather_us: 50}
 log: {format: json, level: trace}
 ";
-    let config = Config::from_yaml(text, &no_env()).unwrap();
+
+#[test]
+fn every_field_can_be_set_in_the_file() {
+    let config = Config::from_yaml(EVERY_FIELD, &no_env()).unwrap();
     let mut expected = Config::new("c1", "a", vec![]);
     let mut a = Member::new("a", "a.internal:81", "a.internal:80");
     (a.zone, a.vnodes) = ("z".to_owned(), 7);

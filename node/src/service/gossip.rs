@@ -99,7 +99,9 @@ impl Gossip {
     pub async fn standing(&self) -> Standing {
         self.wait(|machine| match machine.standing() {
             Standing::Joining => None,
-            known => Some(known),
+            known @ (Standing::Member | Standing::Outdated { .. } | Standing::NameTaken { .. }) => {
+                Some(known)
+            }
         })
         .await
     }

@@ -102,6 +102,8 @@ pub struct Options {
     pub fanout: usize,
     /// When a silent member becomes a suspect.
     pub rule: Rule,
+    /// So many members there are at least, this one included, heard of or not.
+    pub members_min: usize,
 }
 
 impl Default for Options {
@@ -112,6 +114,7 @@ impl Default for Options {
             interval: Duration::from_secs(1),
             fanout: 3,
             rule: Rule::Phi { threshold: 8.0 },
+            members_min: 1,
         }
     }
 }

@@ -193,8 +193,10 @@ impl Machine {
 
     /// How many members must suspect at once: two, but one where there are but two.
     pub(super) fn reporters_needed(&self) -> usize {
-        let others = self.members.values().filter(|entry| entry.health != Health::Stopped);
-        if others.take(2).count() < 2 { 1 } else { 2 }
+        let stopped = self.members.values().filter(|entry| entry.health == Health::Stopped).count();
+        // One that was listed and never heard counts too: it may be there, behind a bad link.
+        let known = self.members.len().max(self.options.members_min.saturating_sub(1));
+        if known - stopped < 2 { 1 } else { 2 }
     }
 
     /// Draws the conclusion from the evidence.

@@ -95,3 +95,17 @@ fn the_time_of_an_own_pause_is_nobodys_silence() {
         assert_eq!(view.health, Health::Up);
     }
 }
+
+#[test]
+fn a_listed_member_that_was_never_heard_counts_among_those_who_could_confirm() {
+    // Of three listed members the third never started, and 1 stops hearing 0: that is one bad link.
+    let table = [(1, Health::Down), (2, Health::Down), (3, Health::Suspect)];
+    for (listed, health) in table {
+        let mut net = Net::empty(23);
+        net.options.members_min = listed;
+        let mut net = net.grown(2);
+        net.cuts.insert((0, 1));
+        net.run_ms(20_000);
+        assert_eq!(net.health(1, 0), health, "{listed} listed");
+    }
+}
