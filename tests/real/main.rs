@@ -7,4 +7,5 @@
 mod cluster;
 mod contract;
 mod errors;
+mod membership;
 mod server;

@@ -126,8 +126,9 @@ impl Coordinator {
             loop {
                 match tally.standing() {
                     Standing::Met => break Ok(()),
-                    Standing::Unmeetable => break Err(()),
-                    Standing::Waiting => {}
+                    // The own copy is waited for: the answer says how many hold the write.
+                    Standing::Unmeetable if logged => break Err(()),
+                    Standing::Unmeetable | Standing::Waiting => {}
                 }
                 let placed = tokio::select! {
                     biased;
