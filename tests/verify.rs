@@ -45,13 +45,14 @@ const NOT_IN_PRODUCTION: &[&str] = &[
     "rayon",
 ];
 
+/// As the alias `cargo sim` builds, but for the profile.
 const SIM: [&str; 6] = [
     "--config",
     "build.rustflags=['--cfg','madsim']",
     "--config",
     "build.target-dir='target/sim'",
     "--profile",
-    "sim",
+    "sim-test",
 ];
 
 fn steps() -> Vec<Step> {
