@@ -25,6 +25,7 @@ pub mod causality;
 pub mod codec;
 pub mod context_token;
 pub mod key;
+pub mod membership;
 pub mod mint;
 pub mod object;
 pub mod quorum;

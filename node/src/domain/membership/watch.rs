@@ -1,0 +1,173 @@
+//! From a strange silence to a suspicion that counts: a direct ping, then through two others.
+//!
+//! ```text
+//!   A -> X         ping                        X raises its heartbeat and answers
+//!   A -> X         ping again                  after ASK intervals
+//!   A -> B, C      ask them to ping X
+//!   B -> X -> B    ping, pong
+//!   B -> A         the same pong               any of it carries X's new stamp: progress
+//!   A              suspects X                  after ASK_OTHERS more intervals
+//! ```
+//!
+//! An answer needs no bookkeeping: it holds a stamp that is newer than any before, so even one that
+//! comes late, as from a process that was paused, clears the doubt. B and C keep nothing: the ping and
+//! the pong say for whom they are.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand::Rng;
+
+use super::member::{Effects, Health};
+use super::suspicion::Doubt;
+use super::wire::{Message, Stamp};
+use super::{ALARM_MAX, Machine, sample};
+use crate::runtime::time::Instant;
+
+/// How long a direct ping is waited for, in intervals.
+const ASK: f64 = 0.5;
+/// How long pings through others are waited for, in intervals.
+const ASK_OTHERS: f64 = 0.8;
+/// How many others are asked.
+const HELPERS: usize = 2;
+/// Members that are asked at the same time, at most: the others wait their turn.
+const ASKED_MAX: usize = 16;
+/// The watch is not kept more often than this, in intervals.
+const WATCH_GAP: f64 = 0.1;
+
+impl Machine {
+    /// Looks at every member's silence, and takes each doubt a step further whose time has come.
+    pub(super) fn watch(&mut self, now: Instant, rng: &mut impl Rng, out: &mut Effects) {
+        let interval = self.options.interval;
+        let soonest = now + interval.mul_f64(WATCH_GAP);
+        let mut next = now + interval;
+        // Who is not announced can't report, so it has no use for doubts.
+        let (mut due, mut asked) = (Vec::new(), 0);
+        for (&hash, entry) in self.members.iter().filter(|_| self.is_member()) {
+            let at = match entry.doubt {
+                Doubt::None if entry.health == Health::Stopped => continue,
+                Doubt::None => {
+                    let patience = self.detector.patience(&entry.rhythm);
+                    let patience = if entry.hurried { patience.min(interval) } else { patience };
+                    (entry.rhythm.last + patience).max(self.calm_until)
+                }
+                Doubt::Asked { until } | Doubt::AskedOthers { until } => {
+                    asked += 1;
+                    until
+                }
+                Doubt::Counted => continue,
+            };
+            if at <= now {
+                due.push(hash);
+            } else {
+                next = next.min(at);
+            }
+        }
+        let mut alarm = false;
+        for hash in due {
+            alarm |= self.doubt_further(hash, &mut asked, now, rng, out);
+            next = next.min(now + interval.mul_f64(ASK));
+        }
+        if alarm {
+            self.alarm(now, rng, out);
+        }
+        self.watch_due = next.max(soonest);
+    }
+
+    /// One step. Says whether a suspicion began to count.
+    fn doubt_further(
+        &mut self,
+        hash: u64,
+        asked: &mut usize,
+        now: Instant,
+        rng: &mut impl Rng,
+        out: &mut Effects,
+    ) -> bool {
+        let strained = self.options.interval * (1 + self.strain);
+        let wait = |times: f64| -> Duration { strained.mul_f64(times) };
+        let Some(entry) = self.members.get_mut(&hash) else { return false };
+        let to = entry.record.info.gossip;
+        match entry.doubt {
+            Doubt::None => {
+                if *asked < ASKED_MAX {
+                    *asked += 1;
+                    entry.doubt = Doubt::Asked { until: now + wait(ASK) };
+                    self.counters.probes += 1;
+                    self.ping(to, self.own_hash, out);
+                }
+                false
+            }
+            Doubt::Asked { .. } => {
+                entry.doubt = Doubt::AskedOthers { until: now + wait(ASK_OTHERS) };
+                self.ping(to, self.own_hash, out);
+                for helper in self.live(hash, HELPERS, rng) {
+                    self.counters.indirect_probes += 1;
+                    self.send(helper, &Message::AskPing { target: hash }, out);
+                }
+                false
+            }
+            Doubt::AskedOthers { .. } => {
+                entry.doubt = Doubt::Counted;
+                self.counters.suspicions += 1;
+                self.suspects.insert(hash);
+                self.judge(hash, now, out);
+                true
+            }
+            Doubt::Counted => false,
+        }
+    }
+
+    /// Tells some others of a suspicion at once, instead of with the next beat.
+    fn alarm(&mut self, now: Instant, rng: &mut impl Rng, out: &mut Effects) {
+        let digest = self.digest(now, rng);
+        for to in self.live(self.own_hash, ALARM_MAX, rng) {
+            self.send(to, &digest, out);
+        }
+    }
+
+    /// The addresses of up to `count` members that are up, at random, without `but`.
+    fn live(&self, but: u64, count: usize, rng: &mut impl Rng) -> Vec<SocketAddr> {
+        let others = self.members.iter().filter(|(hash, _)| **hash != but);
+        let up = others.filter(|(_, entry)| entry.health == Health::Up);
+        let mut pool: Vec<SocketAddr> = up.map(|(_, entry)| entry.record.info.gossip).collect();
+        sample(&mut pool, count, rng)
+    }
+
+    fn ping(&mut self, to: SocketAddr, origin: u64, out: &mut Effects) {
+        self.send(to, &Message::Ping { origin }, out);
+    }
+
+    /// Somebody asks whether this process lives. Only the member of the name answers for it.
+    pub(super) fn pong(&mut self, origin: u64, from: SocketAddr, out: &mut Effects) {
+        if self.is_member() {
+            self.own.stamp.beat = self.own.stamp.beat.next();
+            let stamp = self.own.stamp;
+            self.send(from, &Message::Pong { origin, target: self.own_hash, stamp }, out);
+        }
+    }
+
+    /// Somebody asks to ping another.
+    pub(super) fn ping_for(&mut self, origin: u64, target: u64, out: &mut Effects) {
+        if let Some(entry) = self.members.get(&target)
+            && target != origin
+        {
+            let to = entry.record.info.gossip;
+            self.send(to, &Message::Ping { origin }, out);
+        }
+    }
+
+    /// An answer, for this member or for one that asked it to ping.
+    pub(super) fn take_pong(
+        &mut self,
+        origin: u64,
+        (target, stamp): (u64, Stamp),
+        now: Instant,
+        out: &mut Effects,
+    ) {
+        self.hear(target, stamp, now, out);
+        let to = self.members.get(&origin).map(|entry| entry.record.info.gossip);
+        if let Some(to) = to.filter(|_| origin != target) {
+            self.send(to, &Message::Pong { origin, target, stamp }, out);
+        }
+    }
+}
