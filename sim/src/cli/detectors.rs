@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 
 use crate::lab::Factory;
 use crate::lab::experiment::{self, Plan};
+use crate::lab::starling::StarlingFactory;
 use crate::lab::table;
 use crate::output::{self, Status};
 
@@ -45,6 +46,8 @@ pub(super) fn detectors(arguments: &DetectorArguments) -> u8 {
 
 fn subjects() -> Vec<Box<dyn Factory>> {
     vec![
+        Box::new(StarlingFactory::phi()),
+        Box::new(StarlingFactory::count()),
         #[cfg(feature = "compare")]
         Box::new(crate::lab::foca::FocaFactory),
         #[cfg(feature = "compare")]

@@ -31,7 +31,7 @@ use rand_chacha::ChaCha8Rng;
 use starling::runtime::time::Instant;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{Belief, Factory, Outbox, Place, Seat, Subject};
+use super::{Belief, Factory, Outbox, Place, Seat, Subject, address_of, place_of};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -41,9 +41,6 @@ const TIMER_GRAIN: Duration = Duration::from_millis(1);
 /// How often the server's task gets its turn in a step: more than it needs to take one message and
 /// one timer, and to wait again.
 const TURNS: usize = 4;
-
-/// The port of every member.
-const PORT: u16 = 7_000;
 
 /// Makes chitchat's servers.
 #[derive(Debug, Default)]
@@ -73,13 +70,13 @@ impl Factory for ChitchatFactory {
             .start_paused(true)
             .build()
             .expect("a runtime without sockets and threads needs nothing of the system");
-        let own = address(seat.place);
+        let own = address_of(seat.place);
         let config = ChitchatConfig {
             chitchat_id: ChitchatId::new(seat.place.to_string(), seat.starts, own),
             cluster_id: "laboratory".to_owned(),
             gossip_interval: INTERVAL,
             listen_addr: own,
-            seed_nodes: seat.seeds.iter().map(|seed| address(*seed).to_string()).collect(),
+            seed_nodes: seat.seeds.iter().map(|seed| address_of(*seed).to_string()).collect(),
             failure_detector_config: FailureDetectorConfig::default(),
             marked_for_deletion_grace_period: Duration::from_secs(3_600),
             catchup_callback: None,
@@ -104,17 +101,6 @@ impl Factory for ChitchatFactory {
             up: vec![false; seat.members],
         })
     }
-}
-
-fn address(place: Place) -> SocketAddr {
-    let host = u32::from(Ipv4Addr::new(10, 0, 0, 0)) + u32::try_from(place).expect("few machines");
-    (Ipv4Addr::from(host), PORT).into()
-}
-
-fn place_of(address: SocketAddr) -> Place {
-    let SocketAddr::V4(addr) = address else { unreachable!("every address here is v4") };
-    let host = u32::from(*addr.ip()) - u32::from(Ipv4Addr::new(10, 0, 0, 0));
-    usize::try_from(host).expect("an index fits")
 }
 
 /// Messages on their way, by ticket. Those of lost datagrams are thrown out with the oldest.
@@ -164,7 +150,7 @@ impl Transport for Gate {
 }
 
 fn pan_address() -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, PORT).into()
+    (Ipv4Addr::LOCALHOST, 1).into()
 }
 
 struct GateSocket {
@@ -272,7 +258,7 @@ impl Subject for ChitchatSubject {
     ) {
         let found = self.cloakroom.lock().unwrap_or_else(PoisonError::into_inner).take(content);
         let Some(envelope) = found else { return };
-        let from_addr = address(from);
+        let from_addr = address_of(from);
         let outcome = RecvOutcome { from_addr, envelope, num_bytes_received: content.len() };
         self.inbound.send(outcome).expect("the server holds the other end");
         self.run(now, out);

@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -23,13 +23,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use starling::runtime::time::Instant;
 
-use super::{Belief, Factory, Outbox, Place, Seat, Subject};
+use super::{Belief, Factory, Outbox, Place, Seat, Subject, address_of, place_of};
 
 /// How often a member that knows nobody announces itself.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
-
-/// The port of every member.
-const PORT: u16 = 7_000;
 
 /// Makes foca's machines.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,7 +48,7 @@ impl Factory for FocaFactory {
         let members = u32::try_from(seat.members).ok().and_then(NonZeroU32::new);
         let config = Config::new_lan(members.expect("a run has members, and not very many"));
         // A thousand numbers to each start: an identity may renew itself so often before the next.
-        let own = Id { addr: address(seat.place), bump: seat.starts * 1_000 };
+        let own = Id { addr: address_of(seat.place), bump: seat.starts * 1_000 };
         let machine = Foca::new(own, config, OldRng(seat.rng), PostcardCodec);
         let timers = Timers { now: seat.now, heap: BinaryHeap::new(), order: 0 };
         Box::new(FocaSubject { machine, timers, seeds: seat.seeds, announce_at: seat.now })
@@ -79,17 +76,6 @@ impl Identity for Id {
     fn win_addr_conflict(&self, adversary: &Self) -> bool {
         self.bump > adversary.bump
     }
-}
-
-fn address(place: Place) -> SocketAddr {
-    let host = u32::from(Ipv4Addr::new(10, 0, 0, 0)) + u32::try_from(place).expect("few machines");
-    (Ipv4Addr::from(host), PORT).into()
-}
-
-fn place(id: &Id) -> Place {
-    let SocketAddr::V4(addr) = id.addr else { unreachable!("every address here is v4") };
-    let host = u32::from(*addr.ip()) - u32::from(Ipv4Addr::new(10, 0, 0, 0));
-    usize::try_from(host).expect("an index fits")
 }
 
 /// The laboratory's generator behind the traits of foca's version of rand.
@@ -128,8 +114,8 @@ struct Hands<'a> {
 impl Runtime<Id> for Hands<'_> {
     fn notify(&mut self, notification: Notification<'_, Id>) {
         match notification {
-            Notification::MemberUp(id) => self.out.believe(place(id), Belief::Up),
-            Notification::MemberDown(id) => self.out.believe(place(id), Belief::Down),
+            Notification::MemberUp(id) => self.out.believe(place_of(id.addr), Belief::Up),
+            Notification::MemberDown(id) => self.out.believe(place_of(id.addr), Belief::Down),
             Notification::Rename(..)
             | Notification::Active
             | Notification::Idle
@@ -139,7 +125,7 @@ impl Runtime<Id> for Hands<'_> {
     }
 
     fn send_to(&mut self, to: Id, data: &[u8]) {
-        self.out.send(place(&to), data.to_vec());
+        self.out.send(place_of(to.addr), data.to_vec());
     }
 
     fn submit_after(&mut self, event: Timer<Id>, after: Duration) {
@@ -163,7 +149,7 @@ impl FocaSubject {
         }
         let pick = rng.next_u64() % self.seeds.len() as u64;
         let seed = self.seeds[usize::try_from(pick).expect("below a length")];
-        let dst = Id { addr: address(seed), bump: 0 };
+        let dst = Id { addr: address_of(seed), bump: 0 };
         let hands = Hands { timers: &mut self.timers, out };
         self.machine.announce(dst, hands).expect("an announcement fits into a datagram");
     }

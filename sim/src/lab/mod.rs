@@ -14,7 +14,7 @@
 //!
 //! | subject | what it is |
 //! |---|---|
-//! | [`starling`] | `starling::domain::membership`, as the node runs it |
+//! | [`starling`] | `starling::domain::membership`, as the node runs it, with either rule |
 //! | `foca` | SWIM with indirect probes (foca 2.0), `Config::new_lan` (feature `compare`) |
 //! | `chitchat` | gossip and phi accrual (chitchat 0.13), its defaults (feature `compare`) |
 //!
@@ -30,15 +30,17 @@
 //! The numbers say nothing of sockets, schedulers and garbage on a wire; other tests do.
 
 use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
 
+use ::starling::runtime::time::Instant;
 use rand_chacha::ChaCha8Rng;
-use starling::runtime::time::Instant;
 
 pub mod arena;
 pub mod course;
 pub mod experiment;
 pub mod judge;
 pub mod network;
+pub mod starling;
 pub mod table;
 
 #[cfg(feature = "compare")]
@@ -155,4 +157,21 @@ pub trait Factory {
 
     /// Starts one, cold: it remembers nothing of earlier starts.
     fn start(&self, seat: Seat) -> Box<dyn Subject>;
+}
+
+/// The port of every member.
+const PORT: u16 = 7_000;
+
+const NET: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
+
+/// The address of a machine, for subjects that know others by theirs.
+pub fn address_of(place: Place) -> SocketAddr {
+    let host = u32::try_from(place).expect("machines are few");
+    (Ipv4Addr::from(u32::from(NET) + host), PORT).into()
+}
+
+/// The machine with that address, which must be one that [`address_of`] gave.
+pub fn place_of(address: SocketAddr) -> Place {
+    let SocketAddr::V4(address) = address else { panic!("{address} is no machine's address") };
+    usize::try_from(u32::from(*address.ip()) - u32::from(NET)).expect("an index fits")
 }
