@@ -123,7 +123,8 @@ struct DetectorArguments {
     /// The sizes of cluster, such as 3,10; default: all.
     #[arg(long, value_delimiter = ',', value_parser = parse_members)]
     members: Vec<usize>,
-    /// The subjects, such as starling,foca; default: all that are built in.
+    /// The subjects, such as "starling count,foca"; default: all that are built in, but for the
+    /// plain rule.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Prints JSON.

@@ -64,6 +64,10 @@ impl Factory for ChitchatFactory {
         Some((200, "its windows would take 8 GB"))
     }
 
+    fn slowness(&self) -> u64 {
+        8
+    }
+
     fn start(&self, seat: Seat) -> Box<dyn Subject> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()

@@ -155,6 +155,12 @@ pub trait Factory {
         None
     }
 
+    /// How much slower it is to simulate than a plain machine: where mistakes are counted for long,
+    /// or at many members, its time is that much shorter, and its row says so.
+    fn slowness(&self) -> u64 {
+        1
+    }
+
     /// Starts one, cold: it remembers nothing of earlier starts.
     fn start(&self, seat: Seat) -> Box<dyn Subject>;
 }

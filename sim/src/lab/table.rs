@@ -8,7 +8,7 @@ use super::experiment::{CrashRow, JoinRow, MistakeRow, Tables};
 const ASSUMED: &[&str] = &[
     "Simulated time; one-way delays of 0.25 to 16 ms, each order of magnitude as likely.",
     "Starts within one second, two seeds (one where all start at once), 120 s of warm-up.",
-    "Crash: a random member dies without a word, its machine with it, and is back, empty, after 60 s.",
+    "Crash: a random member dies without a word, its machine with it, and is back, empty, after 45 s.",
     "Detection: until a live observer believes it for good. All: the last observer of a run.",
     "Mistake: an observer that runs takes a member that runs (a paused one does) for dead.",
     "Pauses: each minute one random member stands still for 3 s; its datagrams wait.",
@@ -23,7 +23,7 @@ pub fn render(tables: &Tables) -> String {
         let title = "Crashes: seconds until the others know, and until they know it is back";
         let head = [
             "members", "subject", "runs", "p50", "p99", "max", "all p50", "all p99", "missed",
-            "back p50", "back p99", "never",
+            "back p50", "back p99", "not back",
         ];
         write_table(&mut text, title, &head, 2, tables.crashes.iter().map(crash_cells));
     }
@@ -85,7 +85,7 @@ fn write_table(
     };
     line(text, &format!("\n{title}\n"));
     line(text, &put(head.to_vec()));
-    line(text, &put(widths.iter().map(|_| "").collect::<Vec<_>>()).to_owned());
+    line(text, &"-".repeat(widths.iter().sum::<usize>() + 2 * (widths.len() - 1)));
     let mut above: Option<&Vec<String>> = None;
     for row in &rows {
         let mut same = true;
@@ -113,7 +113,7 @@ fn crash_cells(row: &CrashRow) -> Vec<String> {
         row.missed.to_string(),
         seconds(row.back_p50_ms),
         seconds(row.back_p99_ms),
-        row.never_back.to_string(),
+        row.not_back.to_string(),
     ]
 }
 
@@ -140,7 +140,8 @@ fn join_cells(row: &JoinRow) -> Vec<String> {
         return cells;
     }
     cells.push(row.complete_ms.map_or_else(|| "not in time".to_owned(), |t| seconds(Some(t))));
-    cells.push(format!("{:.1} %", row.up_percent));
+    // Rounded down: only all is 100 %.
+    cells.push(format!("{:.1} %", (row.up_percent * 10.0).floor() / 10.0));
     cells.push(row.bytes_per_s.to_string());
     cells.push(row.busiest_second_bytes.to_string());
     cells.push(format!("{} s", seconds(Some(row.wall_ms))));
