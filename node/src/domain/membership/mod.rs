@@ -108,6 +108,8 @@ pub struct Machine {
     watch_due: Instant,
     /// How often this process was late of late: so many intervals more it holds back after a pause.
     strain: u32,
+    /// A new member was learned not long before.
+    learning_until: Instant,
     /// No new doubts before.
     calm_until: Instant,
     counters: Counters,
@@ -142,6 +144,7 @@ impl Machine {
             beat_due: now,
             watch_due: now,
             strain: 0,
+            learning_until: now,
             calm_until: now,
             counters: Counters::default(),
         }
@@ -332,9 +335,15 @@ impl Machine {
             self.strain -= 1;
         }
         self.review(now, out);
-        let digest = self.digest(now, rng);
-        for to in self.partners(rng) {
-            self.send(to, &digest, out);
+        let mut partners = self.partners(rng);
+        let mut digests = vec![self.digest(now, rng)];
+        if now < self.learning_until && exchange::is_partial(&digests[0]) {
+            // All to one instead of a part to each.
+            partners.truncate(1);
+            digests.extend(self.digests_of_all(rng));
+        }
+        for to in partners {
+            digests.iter().for_each(|digest| self.send(to, digest, out));
         }
         // Jitter keeps members that started at once from beating at once for ever.
         self.beat_due = now + self.options.interval.mul_f64(rng.random_range(0.95..1.05));

@@ -1,7 +1,7 @@
 //! A network of machines: a heap of what is to happen, with delays, loss, one-way cuts and pauses.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 
 use rand::{Rng, SeedableRng};
@@ -24,7 +24,7 @@ enum What {
 
 pub(super) struct Node {
     pub(super) machine: Machine,
-    pub(super) address: SocketAddr,
+    address: SocketAddr,
     rng: ChaCha8Rng,
     alive: bool,
     paused_until: u64,
@@ -42,7 +42,10 @@ pub(super) struct Net {
     pub(super) longest: usize,
     pub(super) dice: ChaCha8Rng,
     pub(super) options: Options,
+    /// Whose address it is now.
+    addresses: BTreeMap<SocketAddr, usize>,
     now: u64,
+    wall_ms: u64,
     count: u64,
     queue: BinaryHeap<Reverse<(u64, u64, usize, What)>>,
 }
@@ -78,7 +81,9 @@ impl Net {
             longest: 0,
             dice: ChaCha8Rng::seed_from_u64(seed),
             options: Options::default(),
+            addresses: BTreeMap::new(),
             now: 0,
+            wall_ms: WALL_MS,
             count: 0,
             queue: BinaryHeap::new(),
         }
@@ -114,7 +119,7 @@ impl Net {
 
     /// A new node, told of slot 0 as its seed. Returns its slot.
     pub(super) fn start(&mut self, own: MemberInfo) -> usize {
-        self.start_with(own, WALL_MS + self.now_ms(), vec![address(0)], Vec::new())
+        self.start_with(own, self.wall_ms + self.now_ms(), vec![address(0)], Vec::new())
     }
 
     pub(super) fn start_with(
@@ -126,7 +131,9 @@ impl Net {
     ) -> usize {
         let address = own.gossip;
         // Whoever had the address before is gone.
-        self.nodes.iter_mut().filter(|n| n.address == address).for_each(|n| n.alive = false);
+        if let Some(before) = self.addresses.insert(address, self.nodes.len()) {
+            self.nodes[before].alive = false;
+        }
         let mut machine = Machine::new(own, wall_ms, self.options.clone(), self.now());
         machine.set_seeds(seeds);
         remembered.into_iter().for_each(|member| machine.remember(member));
@@ -136,6 +143,18 @@ impl Net {
         let slot = self.nodes.len() - 1;
         self.push(self.now, slot, What::Tick);
         slot
+    }
+
+    /// From now on the wall clocks of new nodes are later by so much.
+    pub(super) fn advance_wall_ms(&mut self, ms: u64) {
+        self.wall_ms += ms;
+    }
+
+    /// The node gets another address. What was under way to the old one is lost.
+    pub(super) fn move_to(&mut self, slot: usize, address: SocketAddr) {
+        self.addresses.remove(&self.nodes[slot].address);
+        self.nodes[slot].address = address;
+        self.addresses.insert(address, slot);
     }
 
     pub(super) fn crash(&mut self, slot: usize) {
@@ -207,7 +226,7 @@ impl Net {
         let from = self.nodes[slot].address;
         for (to, bytes) in out.datagrams {
             self.longest = self.longest.max(bytes.len());
-            let receiver = self.nodes.iter().rposition(|n| n.address == to);
+            let receiver = self.addresses.get(&to).copied();
             let delay = self.dice.random_range(MS..10 * MS);
             if let Some(receiver) = receiver
                 && !self.cuts.contains(&(slot, receiver))
@@ -227,6 +246,11 @@ impl Net {
     fn push(&mut self, at: u64, slot: usize, what: What) {
         self.count += 1;
         self.queue.push(Reverse((at, self.count, slot, what)));
+    }
+
+    /// How many members the node in `slot` knows, itself included.
+    pub(super) fn known(&self, slot: usize) -> usize {
+        self.nodes[slot].machine.members.len() + 1
     }
 
     /// How many members the node in `slot` believes to be so, itself included.
