@@ -41,6 +41,11 @@ pub struct Die {
 }
 
 impl Die {
+    /// The generator itself, for code that draws its own shapes.
+    pub fn into_rng(self) -> ChaCha8Rng {
+        self.rng
+    }
+
     /// A number in `low..=high`, all equally likely.
     pub fn within(&mut self, low: u64, high: u64) -> u64 {
         assert!(low <= high, "cannot draw from {low}..={high}");

@@ -15,6 +15,7 @@
 //! | [`quality`] | how good the failure detector was, in numbers |
 //! | [`report`] | what came of one run |
 //! | [`sweep`] | many runs, one process each, and what came of them all |
+//! | [`lab`] | how good the failure detector is, and others beside it; no cluster, no node |
 //! | [`cli`] | `cargo sim …` |
 //!
 //! Only `run` and what [`cli`] does with it need the simulated world (`cfg(madsim)`); the rest is
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod dice;
 pub mod events;
 pub mod history;
+pub mod lab;
 pub mod oracle;
 pub mod output;
 pub mod plan;

@@ -4,6 +4,7 @@
 //! did not, 3 a panic or a run that would not end, 4 the harness itself (a wrong build included),
 //! 64 a wrong command line.
 
+mod detectors;
 mod minimize;
 mod replay;
 mod run_case;
@@ -67,6 +68,10 @@ enum Command {
         #[arg(long, short)]
         jobs: Option<usize>,
     },
+    /// Measures the failure detector: detection times, mistakes, traffic.
+    ///
+    /// The rows of foca and chitchat are there when built with --features compare; see sim/README.md.
+    Detectors(DetectorArguments),
     /// Prints a plan as JSON, one fault and one operation a line.
     Plan {
         /// A seed, or a plan file to be written anew.
@@ -106,6 +111,27 @@ struct SweepArguments {
     failures: PathBuf,
 }
 
+/// What is measured, and how it is printed.
+#[derive(Debug, clap::Args)]
+struct DetectorArguments {
+    /// The seed of every draw.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// A taste of it, in seconds.
+    #[arg(long)]
+    quick: bool,
+    /// The sizes of cluster, such as 3,10; default: all.
+    #[arg(long, value_delimiter = ',', value_parser = parse_members)]
+    members: Vec<usize>,
+    /// The subjects, such as "starling count,foca"; default: all that are built in, but for the
+    /// plain rule.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Does what the process's command line says; gives the exit code.
 pub fn main() -> u8 {
     match Arguments::try_parse() {
@@ -119,7 +145,8 @@ pub fn main() -> u8 {
 }
 
 fn dispatch(command: Command) -> u8 {
-    if !cfg!(madsim) && !matches!(command, Command::Plan { .. }) {
+    let any_world = matches!(command, Command::Plan { .. } | Command::Detectors(_));
+    if !cfg!(madsim) && !any_world {
         output::notice(WRONG_BUILD);
         return Verdict::Harness.exit_code();
     }
@@ -128,6 +155,7 @@ fn dispatch(command: Command) -> u8 {
         Command::Corpus { folder, jobs, digests } => sweep::corpus(&folder, jobs, digests),
         Command::Replay { what, verbose } => replay::replay(&what, verbose),
         Command::Minimize { what, jobs } => minimize::minimize(&what, jobs),
+        Command::Detectors(arguments) => Ok(detectors::detectors(&arguments)),
         Command::Plan { what } => plan_of(&what).map(|plan| {
             output::line(plan.to_json().trim_end());
             0
@@ -180,6 +208,14 @@ fn read_plan(path: &std::path::Path) -> Result<Plan, CommandError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| CommandError::NotFound(path.display().to_string(), error))?;
     Plan::from_json(&text).map_err(|error| CommandError::Plan(path.to_owned(), error))
+}
+
+fn parse_members(text: &str) -> Result<usize, String> {
+    // Two members are the least that can watch each other; the most is what an evening can take.
+    match text.parse() {
+        Ok(members) if (2..=1_000).contains(&members) => Ok(members),
+        Ok(_) | Err(_) => Err(format!("\"{text}\" is not a number of members from 2 to 1000")),
+    }
 }
 
 fn parse_range(text: &str) -> Result<std::ops::Range<u64>, String> {
