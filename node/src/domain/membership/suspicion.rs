@@ -19,7 +19,7 @@ use rand::Rng;
 
 use super::Machine;
 use super::member::{Effects, Event, Health};
-use super::phi::Rhythm;
+use super::phi::{Detector, Rhythm};
 use super::wire::{Beat, Claim, Record, Stamp, claim_bytes};
 use crate::runtime::time::Instant;
 
@@ -61,6 +61,9 @@ struct Report {
 pub(super) struct Entry {
     pub(super) record: Record,
     pub(super) rhythm: Rhythm,
+    /// The patience with it, and the last advance that it follows from: the watch asks ten times between
+    /// two advances, and of every member.
+    patience: Option<((Instant, bool), Duration)>,
     pub(super) doubt: Doubt,
     /// Somebody found it unreachable: ask soon.
     pub(super) hurried: bool,
@@ -76,11 +79,25 @@ impl Entry {
         Self {
             record,
             rhythm: Rhythm::new(now),
+            patience: None,
             doubt: Doubt::None,
             hurried: false,
             health,
             since: now,
             reports: BTreeMap::new(),
+        }
+    }
+
+    /// How long its silence is taken calmly.
+    pub(super) fn patience(&mut self, detector: &Detector) -> Duration {
+        let heard = (self.rhythm.last, self.rhythm.heard);
+        match self.patience {
+            Some((then, patience)) if then == heard => patience,
+            Some(_) | None => {
+                let patience = detector.patience(&self.rhythm);
+                self.patience = Some((heard, patience));
+                patience
+            }
         }
     }
 

@@ -47,13 +47,14 @@ impl Machine {
             return;
         }
         let (mut due, mut asked) = (Vec::new(), 0);
-        for (&hash, entry) in &self.members {
+        let (detector, calm_until) = (&self.detector, self.calm_until);
+        for (&hash, entry) in &mut self.members {
             let at = match entry.doubt {
                 Doubt::None if entry.health == Health::Stopped => continue,
                 Doubt::None => {
-                    let patience = self.detector.patience(&entry.rhythm);
+                    let patience = entry.patience(detector);
                     let patience = if entry.hurried { patience.min(interval) } else { patience };
-                    (entry.rhythm.last + patience).max(self.calm_until)
+                    (entry.rhythm.last + patience).max(calm_until)
                 }
                 Doubt::Asked { until } | Doubt::AskedOthers { until } => {
                     asked += 1;
