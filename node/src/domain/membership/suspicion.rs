@@ -225,8 +225,11 @@ impl Machine {
         let own = entry.doubt == Doubt::Counted;
         let reporters = self.reporters(entry, now).len() + usize::from(own);
         let silent = now.since(entry.rhythm.last) >= self.options.interval * SILENCE_MIN;
+        // After a pause of this process, reports come out of the socket that are as old as the pause: whom
+        // they were about may be back. `review` looks again when the rest has been read.
+        let settled = now >= self.calm_until;
         let calm = if entry.rhythm.heard { Health::Up } else { Health::Unknown };
-        let health = if reporters >= self.reporters_needed() && silent {
+        let health = if reporters >= self.reporters_needed() && silent && settled {
             Health::Down
         } else if own {
             Health::Suspect

@@ -109,3 +109,21 @@ fn a_listed_member_that_was_never_heard_counts_among_those_who_could_confirm() {
         assert_eq!(net.health(1, 0), health, "{listed} listed");
     }
 }
+
+#[test]
+fn reports_from_before_an_own_pause_wait_until_the_rest_was_read() {
+    let mut net = silent_fourth();
+    // Nothing comes through in the pause, so that only what is told below is heard.
+    (1..3).for_each(|other| net.cut_off(other, 0));
+    net.pause(0, 10_000);
+    net.run_ms(10_001);
+    tell(&mut net, &[1, 2], 0, false);
+    assert_ne!(net.health(0, 3), Health::Down, "what it reads first may be ten seconds old");
+    // What is still said when it has settled counts.
+    let down = (0..80).any(|_| {
+        net.run_ms(100);
+        tell(&mut net, &[1, 2], 0, false);
+        net.health(0, 3) == Health::Down
+    });
+    assert!(down);
+}
