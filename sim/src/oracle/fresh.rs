@@ -10,16 +10,23 @@
 //! left to point 1, which asks more of it.
 //!
 //! An ack must also be honest: it counts at least the acks that were asked for and no fallbacks when none
-//! were allowed, else nothing above would mean anything.
+//! were allowed, nor more fallbacks than there are (where they are told), else nothing above would mean anything.
 
 use super::Violation;
 use super::knowledge::{Attempt, KeyView};
 use super::story::{Story, list};
-use crate::history::Outcome;
+use crate::history::{Evidence, Outcome};
 
-pub(super) fn check(view: &KeyView<'_>, story: &Story<'_>, found: &mut Vec<Violation>) {
+pub(super) fn check(
+    evidence: &Evidence,
+    view: &KeyView<'_>,
+    story: &Story<'_>,
+    found: &mut Vec<Violation>,
+) {
+    let info = evidence.history.keys.get(view.key.0 as usize);
+    let fallbacks = info.map_or(0, |info| info.fallbacks.len());
     for attempt in &view.attempts {
-        found.extend(dishonest(view, attempt, story));
+        found.extend(dishonest(view, attempt, fallbacks, story));
     }
     for (at, reading) in view.readings.iter().enumerate() {
         if reading.op.asked.sloppy || view.last == Some(at) {
@@ -52,7 +59,12 @@ pub(super) fn check(view: &KeyView<'_>, story: &Story<'_>, found: &mut Vec<Viola
     }
 }
 
-fn dishonest(view: &KeyView<'_>, attempt: &Attempt<'_>, story: &Story<'_>) -> Option<Violation> {
+fn dishonest(
+    view: &KeyView<'_>,
+    attempt: &Attempt<'_>,
+    fallbacks: usize,
+    story: &Story<'_>,
+) -> Option<Violation> {
     let Outcome::Acked { required, received, hinted, .. } = attempt.op.outcome else {
         return None;
     };
@@ -65,6 +77,10 @@ fn dishonest(view: &KeyView<'_>, attempt: &Attempt<'_>, story: &Story<'_>) -> Op
         format!(
             "its answer counts {hinted} fallbacks among {received} acks, sloppy={}",
             asked.sloppy
+        )
+    } else if fallbacks > 0 && usize::from(hinted) > fallbacks {
+        format!(
+            "its answer counts {hinted} acks of fallbacks, and the cluster has {fallbacks} for that key"
         )
     } else if received - hinted > asked.n {
         format!("its answer counts {received} acks, {hinted} of fallbacks, where N is {}", asked.n)

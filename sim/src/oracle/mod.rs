@@ -95,7 +95,7 @@ pub fn judge(evidence: &Evidence) -> Result<Vec<Violation>, Malformed> {
         phantom::check(evidence, &view, &story, &mut found);
         resurrection::check(&view, &story, &mut found);
         siblings::check(&view, &story, &mut found);
-        fresh::check(&view, &story, &mut found);
+        fresh::check(evidence, &view, &story, &mut found);
     }
     convergence::check(evidence, &story, &mut found);
     availability::check(evidence, &story, &mut found);
