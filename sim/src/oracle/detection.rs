@@ -10,8 +10,9 @@
 //! 2. **Not mistaken.** Nobody takes a running node for down, unless within the bound before that the node
 //!    itself was dead, paused, isolated or in trouble with its disk (which delays its start), or its links
 //!    with two others, or more, were cut or bad in either direction. So one bad link takes nobody down, nor
-//!    does a pause of those who watch, nor a little loss. Nor is it taken for stopped, unless it did stop once: who
-//!    stood still may read an old goodbye before newer news.
+//!    does a pause of those who watch, nor a little loss. Nor is it taken for stopped, unless it did stop once, or is
+//!    about to: a process says goodbye when it is asked to stop, and who stood still may read an old goodbye before
+//!    newer news.
 //! 3. **In the end.** If all that run at the end have run, and nothing was wrong, for as long as the bound,
 //!    each takes each other one for alive.
 //!
@@ -29,6 +30,10 @@ use super::story::seconds;
 use crate::history::{
     Belief, Disturbance, Ending, Endpoint, Evidence, Fault, Health, Life, Membership, NodeIndex,
 };
+
+/// How long a process may take to end after its goodbye: what it may wait for clients and for peers
+/// (`timeouts.drain_ms`, for each of them), and what its disk takes.
+const LEAVING_NS: u64 = 25_000_000_000;
 
 pub(super) fn check(evidence: &Evidence, found: &mut Vec<Violation>) {
     let Some(membership) = &evidence.membership else { return };
@@ -173,7 +178,8 @@ impl Watch<'_> {
             life.start_ns <= before.from_ns && life.end.is_none_or(|(end_ns, _)| end_ns > at_ns)
         });
         let left = |life: &Life| {
-            life.end.is_some_and(|(end_ns, how)| how == Ending::Exit && end_ns <= at_ns)
+            let said_by_ns = at_ns.saturating_add(LEAVING_NS);
+            life.end.is_some_and(|(end_ns, how)| how == Ending::Exit && end_ns <= said_by_ns)
         };
         let old_goodbye =
             belief.state == Health::Stopped && self.lives_of(belief.subject).any(left);

@@ -208,12 +208,12 @@ impl Machine {
         now.since(report.at) > self.options.interval * REPORT_BEATS
     }
 
-    /// How many members must suspect at once: two, but one where there are but two.
+    /// How many members must suspect at once: two, but one where there are but two. One that was listed
+    /// and never heard counts among them, and so does one that is down or has stopped: it may come back,
+    /// and until then one bad link is not told from a death.
     pub(super) fn reporters_needed(&self) -> usize {
-        let stopped = self.members.values().filter(|entry| entry.health == Health::Stopped).count();
-        // One that was listed and never heard counts too: it may be there, behind a bad link.
-        let known = self.members.len().max(self.options.members_min.saturating_sub(1));
-        if known - stopped < 2 { 1 } else { 2 }
+        let others = self.members.len().max(self.options.members_min.saturating_sub(1));
+        if others < 2 { 1 } else { 2 }
     }
 
     /// Draws the conclusion from the evidence.
