@@ -3,7 +3,7 @@
 //! Everything follows from the course and the subject: events at the same moment are handled in the
 //! order in which they were scheduled.
 //!
-//! A paused machine's datagrams wait in a socket buffer of [`MAILBOX_BYTES`]; what does not fit is
+//! A paused machine's datagrams wait in a socket buffer of `MAILBOX_BYTES`; what does not fit is
 //! lost. When it goes on, an overdue timer fires before the waiting datagrams are read or after
 //! them, as the toss of a coin has it: a real process's loop finds both ready.
 
