@@ -84,7 +84,7 @@ struct StorageStatus {
     keys: Option<u64>,
     memtable_bytes: Option<u64>,
     log_bytes: Option<u64>,
-    stalled: Option<bool>,
+    stalled: Option<String>,
 }
 
 pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
@@ -137,8 +137,8 @@ fn page(cluster: &Cluster, hints: &Hints, colours: bool) -> String {
             }
         }
     }
-    if storage.stalled == Some(true) {
-        foot.push_str("\nits storage is stalled: it refuses writes; see its log");
+    if let Some(reason) = &storage.stalled {
+        foot.push_str(&format!("\nits log takes no writes and is retried: {reason}"));
     }
     for owner in &hints.owners {
         let drain = owner.drain_s.map_or_else(String::new, |seconds| {
@@ -305,6 +305,13 @@ mod tests {
 
         asked -
         "#);
+    }
+
+    #[test]
+    fn a_node_whose_log_is_stalled_says_why() {
+        let body = r#"{"storage":{"keys":1,"stalled":"/data/log-1: No space left on device"}}"#;
+        let page = page(&serde_json::from_str(body).unwrap(), &Hints::default(), false);
+        assert!(page.contains("takes no writes and is retried: /data/log-1: No space"), "{page}");
     }
 
     #[test]
