@@ -19,6 +19,7 @@ use crate::config::{self, Config};
 use crate::domain::membership::{self, Machine, MemberInfo, Rule, Standing};
 use crate::domain::ring::{Member, Ring, RingError};
 use crate::http::server::{Limits, Server};
+use crate::http::site::Site;
 use crate::http::waiting::{Front, Reason};
 use crate::http::{App, router};
 use crate::rpc::identity::LocalInfo;
@@ -136,7 +137,7 @@ impl Node {
         let rpc = RpcServer::start(rpc_listener, &local, service, &config);
         let drain = Duration::from_millis(config.timeouts.drain_ms);
         let app = Arc::new(App::new(config, coordinator, replica, gossip, handoff, metrics));
-        front.serve(router(app.clone()));
+        front.serve(Site::of_node(app.clone(), router(app.clone())));
         app.set_ready(true);
         tracing::info!(node = %app.config.node, http = %app.config.http, rpc = %app.config.rpc, "ready");
         Ok(Self { app, engine, http, rpc, peers, drain })
