@@ -3,15 +3,20 @@
 //! ```text
 //! start:  lock folder ─ replay log ─ listen ─ gossip: am I who I was? who else is there? ─ ring
 //!         ─ reserve epochs ─ dial peers ─ ready
-//! stop:   not ready ─ say goodbye ─ drain http ─ drain rpc ─ flush and close the log
+//! stop:   not ready ─ say goodbye ─ drain http and rpc ─ hang up on peers ─ flush and close the log
 //! ```
+//!
+//! Goodbye comes first: from then on nobody sends new work here, and nobody has to suspect this node. Then
+//! nothing new is accepted, and what runs may finish: each request by its own deadline, all of them
+//! within `timeouts.drain_ms`. A node that is cut off from its peers does not wait for them: their
+//! connections are given [a second](rpc::Options::goodbye_timeout) to close.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future};
 
 use rand::RngCore;
 
@@ -150,15 +155,16 @@ impl Node {
         self.stop().await;
     }
 
-    /// Stops gracefully.
+    /// Stops gracefully, within `timeouts.drain_ms` and the time that the disk takes.
     pub async fn stop(self) {
         tracing::info!(node = %self.app.config.node, "stopping");
         self.app.set_ready(false);
         self.app.gossip.stop().await;
-        self.http.stop(self.drain).await;
         self.app.handoff.stop().await;
+        // Side by side: one after the other they would take the time twice. The node's own calls to
+        // peers stay open meanwhile, since what runs may need them.
+        future::join(self.http.stop(self.drain), self.rpc.stop()).await;
         self.peers.stop();
-        self.rpc.stop().await;
         if let Err(error) = self.engine.close().await {
             tracing::error!(%error, "the log was not flushed: what was not acked may be lost");
         }
