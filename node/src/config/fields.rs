@@ -291,7 +291,7 @@ pub const FIELDS: &[Field] = &[
         "timeouts.drain_ms",
         Kind::Number { min: 0, max: 600_000 },
         Default::Number(10_000),
-        "requests under way when the node is told to stop",
+        "requests under way when the node is told to stop; it goes as soon as none is left",
     ),
     field(
         "limits.pair_bytes",
