@@ -1,7 +1,7 @@
 //! The machines of a run: nodes that are started, watched and started again, clients, and the
 //! observer.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +22,11 @@ use super::{budget, lock};
 pub(super) const HTTP_PORT: u16 = 7000;
 /// Where nodes listen for each other.
 pub(super) const RPC_PORT: u16 = 7001;
+
+/// The networks of nodes, of clients, and of the observer.
+const NODES: u8 = 0;
+const CLIENTS: u8 = 1;
+const OBSERVER: u8 = 2;
 
 /// The machines of a run.
 pub(super) struct Cluster {
@@ -62,14 +67,13 @@ pub(super) enum Death {
 impl Cluster {
     /// Adds the machines of `plan` to the world, with their links and clocks. Nothing runs yet.
     pub(super) fn build(plan: &Arc<Plan>, system: Arc<dyn System>) -> Arc<Self> {
-        let add = |name: String, ip: [u8; 4]| machine::add(&name, Ipv4Addr::from(ip));
-        let nodes = plan.node_numbers();
+        let nodes = plan.node_numbers().into_iter();
         let nodes: Vec<MachineId> =
-            nodes.into_iter().map(|n| add(n.to_string(), [10, 0, 0, n.0 as u8])).collect();
-        let clients = plan.client_numbers();
+            nodes.map(|n| machine::add(&n.to_string(), address(n))).collect();
+        let clients = plan.client_numbers().into_iter();
         let clients: Vec<MachineId> =
-            clients.into_iter().map(|c| add(c.to_string(), [10, 0, 1, c.0 as u8])).collect();
-        let observer = add("observer".to_owned(), [10, 0, 2, 1]);
+            clients.map(|c| machine::add(&c.to_string(), host(CLIENTS, c.0))).collect();
+        let observer = machine::add("observer", host(OBSERVER, 1));
         for (node, id) in plan.nodes.iter().zip(&nodes) {
             if node.drift_ppm != 0 {
                 clock::drift(*id, node.drift_ppm as i32);
@@ -350,7 +354,19 @@ async fn poll_ready(addresses: &[SocketAddr], limit_ms: u64) -> Vec<(usize, Stri
 
 /// The address of a node.
 pub(super) fn address(node: NodeNo) -> IpAddr {
-    IpAddr::from([10, 0, 0, node.0 as u8])
+    host(NODES, node.0)
+}
+
+/// The address of the observer.
+pub(super) fn observer_address() -> IpAddr {
+    host(OBSERVER, 1)
+}
+
+/// The address of a machine in one of the networks 10.0.0.0/16, 10.1.0.0/16, …
+fn host(network: u8, number: u32) -> IpAddr {
+    let number = u16::try_from(number).expect("a network has room for 65,535 machines");
+    let [high, low] = number.to_be_bytes();
+    IpAddr::from([10, network, high, low])
 }
 
 fn spec(link: Link) -> LinkSpec {

@@ -20,6 +20,7 @@ mod claims;
 mod client;
 mod cluster;
 mod heal;
+pub mod large;
 mod logs;
 mod node;
 mod recorder;
