@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::history::{Disturbance, Endpoint, Fault, HintsLeft, Sample, View};
 use crate::plan::{ClientNo, Link, NodeNo, Plan};
 
+use super::founding::Founding;
 use super::recorder::node_index;
 use super::system::{Question, Site, System};
 use super::{budget, lock};
@@ -30,15 +31,16 @@ const OBSERVER: u8 = 2;
 
 /// The machines of a run.
 pub(super) struct Cluster {
-    plan: Arc<Plan>,
+    pub(super) plan: Arc<Plan>,
     system: Arc<dyn System>,
     nodes: Vec<MachineId>,
     clients: Vec<MachineId>,
     observer: MachineId,
     states: Mutex<Vec<NodeState>>,
-    down_log: Mutex<Vec<Disturbance>>,
+    pub(super) down_log: Mutex<Vec<Disturbance>>,
     samples: Mutex<Vec<Sample>>,
     exits: mpsc::UnboundedSender<NodeNo>,
+    pub(super) founding: Mutex<Founding>,
 }
 
 /// What the harness knows of a node.
@@ -90,6 +92,7 @@ impl Cluster {
             down_log: Mutex::default(),
             samples: Mutex::default(),
             exits,
+            founding: Mutex::default(),
         });
         link::set_default(spec(plan.links.clients));
         for from in plan.node_numbers() {
@@ -136,8 +139,13 @@ impl Cluster {
         for state in lock(&self.states).iter_mut() {
             state.down_since = Some(0);
         }
+        self.disturb_founding();
         for node in self.plan.node_numbers() {
             self.start(node);
+        }
+        let late = self.all_ready(budget::READY_MS).await;
+        if !self.end_founding().await || !late.is_empty() {
+            return late;
         }
         self.all_ready(budget::READY_MS).await
     }

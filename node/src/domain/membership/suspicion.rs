@@ -69,6 +69,8 @@ pub(super) struct Entry {
     pub(super) hurried: bool,
     pub(super) health: Health,
     pub(super) since: Instant,
+    /// When the watch looks at it next.
+    pub(super) turn: Instant,
     reports: BTreeMap<u64, Report>,
 }
 
@@ -84,6 +86,7 @@ impl Entry {
             hurried: false,
             health,
             since: now,
+            turn: now,
             reports: BTreeMap::new(),
         }
     }
