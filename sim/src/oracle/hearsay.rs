@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use super::Violation;
 use super::knowledge::{KeyView, Reading};
 use super::story::Story;
-use crate::history::{Disturbance, Endpoint, Evidence, Fault, NodeIndex};
+use crate::history::{Disturbance, Endpoint, Evidence, Fault, NodeIndex, Operation};
 
 pub(super) fn check(
     evidence: &Evidence,
@@ -42,20 +42,33 @@ pub(super) fn check(
     }
 }
 
+/// Whether a process of `node` lived at any time of the request.
+fn ran(evidence: &Evidence, node: NodeIndex, op: &Operation) -> bool {
+    let lives = evidence.membership.iter().flat_map(|membership| &membership.lives);
+    lives.into_iter().any(|life| {
+        let until_ns = life.end.map_or(u64::MAX, |(at_ns, _)| at_ns);
+        life.node == node && life.start_ns <= op.end_ns && until_ns >= op.start_ns
+    })
+}
+
 /// The nodes that the one asked could hear from, itself among them.
 fn reached(evidence: &Evidence, reading: &Reading<'_>) -> BTreeSet<NodeIndex> {
     let op = reading.op;
     let throughout = |d: &&Disturbance| d.start_ns <= op.start_ns && d.end_ns >= op.end_ns;
     let mut gone = BTreeSet::new();
     let mut cut = BTreeSet::new();
-    let mut nodes: BTreeSet<NodeIndex> =
-        evidence.history.keys.iter().flat_map(|key| key.homes.iter().chain(&key.fallbacks)).copied().collect();
-    nodes.insert(op.node);
+    let keys = evidence.history.keys.iter();
+    let nodes: BTreeSet<NodeIndex> =
+        keys.flat_map(|key| key.homes.iter().chain(&key.fallbacks)).copied().collect();
     for disturbance in evidence.disturbances.iter().filter(throughout) {
         match disturbance.fault {
-            Fault::Down(Endpoint::Node(node))
-            | Fault::PowerLoss(Endpoint::Node(node))
-            | Fault::Paused(Endpoint::Node(node))
+            // One that was asked to stop counts as down from then on, and may still answer.
+            Fault::Down(Endpoint::Node(node)) | Fault::PowerLoss(Endpoint::Node(node))
+                if !ran(evidence, node, op) =>
+            {
+                gone.insert(node);
+            }
+            Fault::Paused(Endpoint::Node(node))
             | Fault::Isolated(Endpoint::Node(node)) => {
                 gone.insert(node);
             }
