@@ -154,7 +154,10 @@ impl Machine {
             self.set_health(hash, Health::Stopped, now, out);
         } else {
             entry.rhythm.advance(now, &self.detector);
-            self.set_health(hash, Health::Up, now, out);
+            // Nearly always it is up already, and this is done for every member each interval.
+            if entry.health != Health::Up {
+                self.set_health(hash, Health::Up, now, out);
+            }
         }
     }
 
