@@ -413,7 +413,11 @@ mod tests {
         let got = Operation { id: OpId(1), outcome: Outcome::Got(read), ..op.clone() };
         let evidence = Evidence {
             history: History { keys: Vec::new(), ops: vec![op, got] },
-            unrepaired: vec![Unrepaired { node: NodeIndex(0), key: KeyIndex(0), got: Got::default() }],
+            unrepaired: vec![Unrepaired {
+                node: NodeIndex(0),
+                key: KeyIndex(0),
+                got: Got::default(),
+            }],
             finals: vec![FinalState { key: KeyIndex(0), read: OpId(1), copies: vec![copy] }],
             disturbances: vec![Disturbance { fault, start_ns: 0, end_ns: 9 }],
             samples: Vec::new(),

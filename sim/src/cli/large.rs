@@ -20,7 +20,8 @@ pub(super) fn large(arguments: &LargeArguments) -> u8 {
     let show = move |progress: Progress| {
         let Progress { seconds: done, ready } = progress;
         if done % every == 0 {
-            status.show(&format!("{done} of {seconds} simulated s; {ready} of {nodes} nodes serve"));
+            status
+                .show(&format!("{done} of {seconds} simulated s; {ready} of {nodes} nodes serve"));
         }
         if done == seconds {
             status.clear();
@@ -34,7 +35,10 @@ pub(super) fn large(arguments: &LargeArguments) -> u8 {
     });
     report.real_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let proxies = nodes - large.owners;
-    output::line(&format!("{nodes} whole nodes ({} owners, {proxies} proxies), seed {seed}", large.owners));
+    output::line(&format!(
+        "{nodes} whole nodes ({} owners, {proxies} proxies), seed {seed}",
+        large.owners
+    ));
     let (complete, ready, bytes) = times;
     let seconds = |time: Option<std::time::Duration>| {
         time.map_or_else(|| "never".to_owned(), |time| format!("{:.1} s", time.as_secs_f64()))

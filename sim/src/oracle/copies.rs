@@ -11,7 +11,7 @@
 //! the hint was forgotten. And only when no hint is left.
 
 use super::Violation;
-use super::knowledge::{Known, KeyView};
+use super::knowledge::{KeyView, Known};
 use super::story::{Story, list};
 use crate::history::{Evidence, NodeIndex};
 

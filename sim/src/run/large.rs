@@ -41,8 +41,7 @@ pub const COMPLETE_WITHIN: Duration = Duration::from_secs(15);
 const READY: &str = "node_ready";
 
 /// What nodes note of each other, and that they serve.
-const KINDS: &[&str] =
-    &["member_up", "member_suspect", "member_down", "member_stopped", READY];
+const KINDS: &[&str] = &["member_up", "member_suspect", "member_down", "member_stopped", READY];
 
 /// How large, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -262,7 +261,8 @@ fn believed(large: Large, trace: &Trace) -> Believed {
             ("member_suspect" | "member_down" | "member_stopped", Some(subject)) => {
                 if believed.mistakes.len() < TOLD_MAX {
                     let at = at.as_secs_f64();
-                    let mistake = format!("{at:.3} s: n{observer} notes {} of n{subject}", event.kind);
+                    let mistake =
+                        format!("{at:.3} s: n{observer} notes {} of n{subject}", event.kind);
                     believed.mistakes.push(mistake);
                 }
             }

@@ -3,8 +3,8 @@
 use super::points;
 use super::tale::{during, node, tell};
 use crate::history::{
-    Endpoint, Evidence, Fault, Got, HintDeed, HintStep, Hints, KeyIndex, NodeIndex,
-    Unrepaired, ValueId,
+    Endpoint, Evidence, Fault, Got, HintDeed, HintStep, Hints, KeyIndex, NodeIndex, Unrepaired,
+    ValueId,
 };
 
 const NONE: [u8; 0] = [];
@@ -37,8 +37,13 @@ fn so_many_acks_are_so_many_copies() {
     assert_eq!(points(&with_copies(tale, [&[2], &[1], &[]])), [9]);
     // A write of unknown outcome may be anywhere, and so may one that sees no token of it.
     let tale = "a: put 1 => unknown \n b: put 2 => acked \n z: final => 1,2";
-    assert_eq!(points(&with_copies(tale, [&[1, 2], &[2], &[]])), NONE);
-    assert_eq!(points(&with_copies(tale, [&[1, 2], &[1], &[]])), [9]);
+    let unsure = |shown| {
+        let mut evidence = with_copies(tale, shown);
+        evidence.disturbances = vec![during(0, 8, Fault::Down(node(0)))];
+        points(&evidence)
+    };
+    assert_eq!(unsure([&[1, 2], &[2], &[]]), NONE);
+    assert_eq!(unsure([&[1, 2], &[1], &[]]), [9]);
 }
 
 #[test]
@@ -95,6 +100,7 @@ fn a_disk_that_was_rolled_back_undoes_one_ack_and_no_more() {
 fn nothing_is_said_by_homes_alone() {
     let read = |asked: &str, faults: &[(u64, u64, Fault)]| {
         let mut evidence = tell(&format!("a: get sloppy {asked} @100-200 => none"));
+        evidence.hints = Some(Hints::default());
         evidence.disturbances = faults.iter().map(|(from, to, f)| during(*from, *to, *f)).collect();
         points(&evidence)
     };
@@ -111,7 +117,10 @@ fn nothing_is_said_by_homes_alone() {
     assert_eq!(read("n3", &[down(0), cut(1, 3), cut(2, 1)]), [6]);
     let client = Fault::Isolated(Endpoint::Client(crate::history::ClientId(0)));
     assert_eq!(read("n3", &[down(0), (50, 300, client)]), NONE);
-    let mut found = tell("a: get sloppy n3 @100-200 => gone \n b: put 1 => unknown \n c: del => unknown");
-    found.disturbances = vec![during(50, 300, Fault::Down(node(0))), during(50, 300, Fault::Down(node(1)))];
-    assert!(!points(&found).contains(&6), "a fallback that knows a tombstone may say so");
+    let mut evidence = tell(
+        "a: put 1 @10-20 => unknown \n b: del @30-40 => unknown \n c: get sloppy n3 @100-200 => gone",
+    );
+    evidence.hints = Some(Hints::default());
+    evidence.disturbances = [0, 1].map(|at| during(5, 300, Fault::Down(node(at)))).to_vec();
+    assert_eq!(points(&evidence), NONE, "a fallback that knows a tombstone may say so");
 }
