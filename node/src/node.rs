@@ -410,6 +410,7 @@ fn rpc_options(config: &Config) -> rpc::Options {
     rpc::Options {
         connect_timeout: Duration::from_millis(config.timeouts.connect_ms),
         queue_bytes_max: config.limits.peer_queue_bytes,
+        waiting_total_max: config.limits.peer_requests,
         drain_timeout: Duration::from_millis(config.timeouts.drain_ms),
         ..rpc::Options::default()
     }

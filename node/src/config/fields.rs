@@ -330,6 +330,12 @@ pub const FIELDS: &[Field] = &[
         "what waits to be sent to one other node",
     ),
     field(
+        "limits.peer_requests",
+        Kind::Number { min: 1, max: 1_000_000 },
+        Default::Number(8_192),
+        "requests of other nodes under way at one time; more is refused",
+    ),
+    field(
         "storage.sync",
         Kind::Choice(&["always", "interval"]),
         Default::Text("always"),
