@@ -27,11 +27,13 @@
 //! It does not heal a damaged folder, and it does not yet move the memtable to tables on disk: past
 //! [`Options::memtable_bytes_max`] it refuses writes.
 
+mod doubt;
 mod engine;
 mod error;
 mod hints;
 pub mod identity;
 pub mod log;
+mod manifest;
 mod memtable;
 mod queue;
 mod writer;
@@ -43,6 +45,7 @@ mod tests;
 use std::time::Duration;
 
 pub use engine::Engine;
+pub use doubt::TokenRange;
 pub use error::{OpenError, ReadError, RenewError, ReserveError, WriteError};
 pub use hints::{Hint, HintStats};
 pub use identity::{EpochBlock, Identity};
