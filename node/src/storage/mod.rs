@@ -34,6 +34,7 @@ pub mod identity;
 pub mod log;
 mod memtable;
 mod queue;
+pub mod table;
 mod writer;
 
 #[cfg(test)]
