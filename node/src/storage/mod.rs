@@ -36,6 +36,7 @@ pub mod log;
 mod manifest;
 mod memtable;
 mod queue;
+pub mod table;
 mod writer;
 
 #[cfg(test)]
