@@ -27,16 +27,24 @@
 //! It does not heal a damaged folder, and it does not yet move the memtable to tables on disk: past
 //! [`Options::memtable_bytes_max`] it refuses writes.
 
+mod compaction;
 mod doubt;
 mod engine;
 mod error;
+mod flush;
 mod hints;
 pub mod identity;
 pub mod log;
 mod manifest;
 mod memtable;
+mod merge;
+mod opening;
 mod queue;
+mod snapshot;
+mod stats;
+mod store;
 pub mod table;
+mod version;
 mod writer;
 
 #[cfg(test)]
@@ -45,12 +53,14 @@ mod tests;
 
 use std::time::Duration;
 
-pub use engine::Engine;
+pub use engine::{Engine, Known};
 pub use doubt::TokenRange;
 pub use error::{OpenError, ReadError, RenewError, ReserveError, WriteError};
 pub use hints::{Hint, HintStats};
 pub use identity::{EpochBlock, Identity};
-pub use queue::{Stats, Ticket};
+pub use queue::Ticket;
+pub use snapshot::Snapshot;
+pub use stats::Stats;
 
 /// The longest that [`SyncPolicy::Interval`] may lag behind.
 pub const SYNC_INTERVAL_MAX: Duration = Duration::from_millis(10);
@@ -74,8 +84,15 @@ pub struct Options {
     pub sync: SyncPolicy,
     /// A log segment is closed before it grows past this, unless a single batch is larger.
     pub segment_bytes: u64,
-    /// Writes that would grow the memtable past this are refused.
-    pub memtable_bytes_max: u64,
+    /// A memtable that would grow past this is sealed, to become a table. Two of them may wait for
+    /// that; then writes do.
+    pub memtable_bytes: u64,
+    /// A table that compaction writes is finished once it has so many bytes.
+    pub table_bytes: u64,
+    /// A table's block is closed once it has so many bytes: what a read of one key unpacks.
+    pub block_bytes: usize,
+    /// Unpacked blocks of tables are kept in memory up to so many bytes in all.
+    pub cache_bytes: u64,
     /// Hints that would grow all of them together past this are refused. Those that the log brings
     /// back at the start are kept in any case.
     pub hint_bytes_max: u64,
@@ -96,7 +113,10 @@ impl Default for Options {
         Self {
             sync: SyncPolicy::Always,
             segment_bytes: 64 << 20,
-            memtable_bytes_max: 1 << 30,
+            memtable_bytes: 64 << 20,
+            table_bytes: 32 << 20,
+            block_bytes: table::BLOCK_BYTES,
+            cache_bytes: 64 << 20,
             hint_bytes_max: 256 << 20,
             batch_bytes_max: 8 << 20,
             pending_bytes_max: 64 << 20,
@@ -121,6 +141,12 @@ impl Options {
         }
         if self.segment_bytes < 4096 || self.segment_bytes > 1 << 40 {
             return Err(OpenError::Options("a segment must have 4 KiB to 1 TiB"));
+        }
+        if self.memtable_bytes < 1024 || self.table_bytes < 1024 {
+            return Err(OpenError::Options("a memtable and a table must have 1 KiB at least"));
+        }
+        if self.block_bytes < 64 || self.block_bytes > 1 << 20 {
+            return Err(OpenError::Options("a block must have 64 bytes to 1 MiB"));
         }
         if self.prefill_bytes > 16 << 20 {
             return Err(OpenError::Options("at most 16 MiB may be filled ahead"));

@@ -87,7 +87,7 @@ mod window;
 use std::path::{Path, PathBuf};
 
 /// The path of segment `number` in `folder`.
-fn segment_path(folder: &Path, number: u64) -> PathBuf {
+pub(super) fn segment_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("log-{number:010}.log"))
 }
 
