@@ -32,6 +32,7 @@ pub const NODE: &[&str] = &[
     "rpc_silent",
     "segment_replayed",
     "segment_rolled",
+    "table_written",
     "torn_tail_cut",
     "unborn_segment_dropped",
     "write_forwarded",

@@ -51,7 +51,10 @@
 //! | 1 | probes a key; 0: no filter |
 //! | n | bits; their number is 8 n, bit i is bit i mod 8 of byte i / 8 |
 //!
-//! A key's bits are h1 + i h2 modulo the number of bits, for i = 0, 1, … (Kirsch & Mitzenmacher 2006).
+//! A key's bits are h1 + i h2 modulo the number of bits, for i = 0, 1, … below the number of
+//! probes (Kirsch & Mitzenmacher 2006), with
+//! h1 = fmix64(token ^ crc32(name) * `9e3779b97f4a7c15`) and h2 = fmix64(h1 + `9e3779b97f4a7c15`) | 1, where fmix64
+//! is the finaliser of murmur3 and sums and products are modulo 2^64.
 //!
 //! **Index.** An entry for each block, in order: length of the block in the file (varint); token (8);
 //! length-prefixed tail. Token and tail are a separator: no key of an earlier block is as high as it, and no
@@ -87,17 +90,26 @@
 //!   says which tokens are in doubt; never another value, never a panic. A damaged block puts its own
 //!   keys in doubt and no others; damage of index, properties or footer the whole table. A damaged
 //!   filter puts nothing in doubt: the table is read without it.
-//! - In memory an open table costs its filter (10 bits a key) and 20 bytes a block, and beyond that
+//! - In memory an open table costs its filter (10 to 20 bits a key) and 16 bytes a block, and beyond that
 //!   the separators' tails, which are empty but where one `{tag}` fills more than a block. 2,000,000
 //!   keys of 1,000 bytes: 2.5 MB and 2.5 MB.
 //!
 //! What this module does not do: decide what is written to a table or which of two entries is the
 //! newer one; remove files; sync folders.
 
-pub mod cache;
+mod block;
+mod cache;
+mod cursor;
 mod error;
-pub mod reader;
-pub mod writer;
+mod filter;
+mod footer;
+mod index;
+mod reader;
+mod writer;
+
+#[cfg(test)]
+#[cfg(not(madsim))]
+mod tests;
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -106,8 +118,9 @@ use crate::domain::causality::NodeId;
 use crate::domain::key::Key;
 
 pub use cache::{BlockCache, CacheStats};
+pub use cursor::{Cursor, Entry};
 pub use error::{ALL_TOKENS, TableError};
-pub use reader::{Cursor, Entry, Table, Target};
+pub use reader::{Table, Target};
 pub use writer::TableWriter;
 
 /// A block is closed once its entries have so many bytes: what a point read unpacks, and a good half
