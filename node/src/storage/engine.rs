@@ -1,9 +1,9 @@
 //! The engine: opens a folder, answers reads, hands writes to the log.
 
-use std::io;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::{fmt, io};
 
 use tokio::sync::Mutex;
 
@@ -42,7 +42,7 @@ pub struct Known {
 
 /// An open data folder. Clones share it. When the last clone is dropped without
 /// [`close`](Engine::close), what is pending is still written in the background.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
     cache: Arc<BlockCache>,
@@ -50,6 +50,13 @@ pub struct Engine {
     /// Taken away when the engine ends: after that the folder may belong to somebody else.
     identity_file: Arc<Mutex<Option<IdentityFile>>>,
     _closer: Arc<Closer>,
+}
+
+impl fmt::Debug for Engine {
+    /// All else is far too much.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("identity", &self.identity()).finish_non_exhaustive()
+    }
 }
 
 /// Asks the writer to finish when the last engine is dropped.
@@ -323,6 +330,12 @@ impl Engine {
     /// of the records then pending a crash would bring back: the caller retires its minting actor.
     pub fn failures(&self) -> u64 {
         self.shared.failures()
+    }
+
+    /// How often damage of a table was met since the start. After each one any dot that was minted before
+    /// may be lost from keys that are [in doubt](Self::doubts).
+    pub fn damages(&self) -> u64 {
+        self.shared.damages()
     }
 
     /// Refuses further calls, writes what is pending, and lets the folder go: it can be opened again

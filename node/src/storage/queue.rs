@@ -83,6 +83,7 @@ pub(super) struct Shared {
     /// The last durable batch.
     durable: AtomicU64,
     failures: AtomicU64,
+    damages: AtomicU64,
     /// The writer is gone: nothing more becomes durable.
     written: AtomicBool,
     /// The folder may belong to somebody else.
@@ -175,6 +176,7 @@ impl Shared {
             state: Mutex::new(state),
             durable: AtomicU64::new(durable),
             failures: AtomicU64::new(0),
+            damages: AtomicU64::new(0),
             written: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             bells: Default::default(),
@@ -273,6 +275,10 @@ impl Shared {
 
     pub(super) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Acquire)
+    }
+
+    pub(super) fn damages(&self) -> u64 {
+        self.damages.load(Ordering::Acquire)
     }
 
     /// Asks the writer to finish. Nothing is accepted from here on.

@@ -44,6 +44,8 @@ pub struct Stats {
     pub flushes: u64,
     /// Bytes of the tables that flushes wrote since the start.
     pub flushed_bytes: u64,
+    /// True while tables are merged.
+    pub compacting: bool,
     /// Compactions finished since the start.
     pub compactions: u64,
     /// Bytes of the tables that compactions wrote since the start.

@@ -47,10 +47,12 @@ pub(in crate::storage) async fn run<D: Device>(store: &Store<D>) {
         let version = shared.view().version.clone();
         let Some(job) = pick(&pieces(&version), shared.options.memtable_bytes, &after) else {
             drop(version);
+            shared.compacting(false);
             shared.compaction_rung().await;
             store.bury().await;
             continue;
         };
+        shared.compacting(true);
         let mut work = Work::new(store, &version, &job, &mut pace);
         drop(version);
         match work.run().await {

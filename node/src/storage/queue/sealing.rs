@@ -2,6 +2,7 @@
 //! and the views that come after each other.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -204,6 +205,8 @@ impl Shared {
         if ranges.is_empty() {
             return;
         }
+        // Those that were in doubt before count again: what is lost now may have been minted since.
+        self.damages.fetch_add(1, Ordering::AcqRel);
         let mut state = self.state();
         let mut doubts = Doubts::clone(&state.view.doubts);
         for range in ranges {
@@ -272,6 +275,11 @@ impl Shared {
         state.stats.compacted_bytes += bytes;
         state.stats.compactions += u64::from(finished);
         state.stats.tables_stalled = None;
+    }
+
+    /// Says whether tables are being merged.
+    pub(in crate::storage) fn compacting(&self, compacting: bool) {
+        self.state().stats.compacting = compacting;
     }
 
     /// A flush, a compaction or an edit failed and is tried again.
