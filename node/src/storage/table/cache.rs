@@ -242,3 +242,85 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: usize = 1000;
+
+    fn id(n: u64) -> BlockId {
+        (TableId(1), n)
+    }
+
+    /// Asks for a block, and brings it when it is not here; true when it was.
+    fn read(cache: &BlockCache, n: u64) -> bool {
+        let found = cache.get(id(n));
+        if let Some(payload) = &found {
+            assert_eq!(**payload, vec![n as u8; BLOCK], "the payload of another block");
+        } else {
+            cache.insert(id(n), vec![n as u8; BLOCK].into());
+        }
+        found.is_some()
+    }
+
+    #[test]
+    fn the_budget_holds_whatever_is_asked_for() {
+        for budget in [0, 500, 3000, 100_000, 40 << 20] {
+            let cache = BlockCache::new(budget);
+            let mut dice = 1u64;
+            for _ in 0..20_000 {
+                dice = fmix64(dice.wrapping_add(1));
+                read(&cache, dice % 300 + (dice >> 60) * 1000);
+                assert!(cache.stats().bytes <= budget);
+            }
+            let (blocks, names) =
+                cache.shards.iter().map(lock).fold((0, 0), |(blocks, names), s| {
+                    assert!(s.names.bytes <= s.budget);
+                    let ids = s.small.ids.len() + s.main.ids.len();
+                    assert!(s.slots.len() <= ids + s.names.ids.len(), "a slot that no queue knows");
+                    (blocks + ids, names + s.names.ids.len())
+                });
+            let most = budget as usize / BLOCK;
+            assert!(blocks <= most && names <= most, "{blocks} blocks, {names} names of {most}");
+        }
+    }
+
+    #[test]
+    fn blocks_read_often_survive_a_scan_of_ten_times_the_budget() {
+        let cache = BlockCache::new(100 * (BLOCK as u64 + BLOCK_OVERHEAD_BYTES));
+        for _ in 0..4 {
+            (0..50).for_each(|n| drop(read(&cache, n)));
+        }
+        for n in 1000..2000 {
+            read(&cache, n);
+            // Somebody goes on reading them meanwhile, now and then.
+            if n % 20 == 0 {
+                (0..50).for_each(|n| drop(read(&cache, n)));
+            }
+        }
+        let stay = (0..50).filter(|n| cache.get(id(*n)).is_some()).count();
+        assert!(stay >= 45, "{stay} of 50 stay");
+        let scanned = (1000..2000).filter(|n| cache.get(id(*n)).is_some()).count();
+        assert!(scanned < 60, "{scanned} of the scan stay");
+    }
+
+    #[test]
+    fn a_block_that_comes_back_soon_is_kept_before_new_ones() {
+        let cache = BlockCache::new(100 * (BLOCK as u64 + BLOCK_OVERHEAD_BYTES));
+        (0..150).for_each(|n| drop(read(&cache, n)));
+        assert!(!read(&cache, 5), "it went, and its name stayed");
+        (1000..1080).for_each(|n| drop(read(&cache, n)));
+        assert!(read(&cache, 5));
+    }
+
+    #[test]
+    fn hits_and_misses_are_counted() {
+        let cache = BlockCache::new(1 << 20);
+        assert!(!read(&cache, 1) && read(&cache, 1) && !read(&cache, 2));
+        let stats = cache.stats();
+        assert_eq!((stats.hits, stats.misses), (1, 2));
+        assert_eq!(stats.bytes, 2 * (BLOCK as u64 + BLOCK_OVERHEAD_BYTES));
+        assert!(cache.get((TableId(2), 1)).is_none(), "another table");
+    }
+}

@@ -46,7 +46,7 @@ pub struct Table {
     properties: Properties,
     index: Index,
     filter: Option<Filter>,
-    cache: Arc<BlockCache>,
+    pub(super) cache: Arc<BlockCache>,
 }
 
 impl Table {
