@@ -64,7 +64,9 @@ impl Doubts {
     /// True when all of `range` is in the set.
     pub(super) fn covers(&self, range: TokenRange) -> bool {
         let at = self.ranges.partition_point(|held| held.last < range.first);
-        self.ranges.get(at).is_some_and(|held| held.contains(range.first) && held.contains(range.last))
+        self.ranges
+            .get(at)
+            .is_some_and(|held| held.contains(range.first) && held.contains(range.last))
     }
 
     /// Adds the tokens of `range`.

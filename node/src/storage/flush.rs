@@ -34,6 +34,10 @@ pub(super) async fn run<D: Device>(store: &Store<D>) {
     loop {
         let done = match store.shared.next_chore().await {
             Chore::End => break,
+            Chore::Bury => {
+                store.bury().await;
+                continue;
+            }
             Chore::Doubts(changes) => write_doubts(store, changes).await,
             Chore::Flush(sealed) => match flush(store, &sealed).await {
                 Ok(()) => release(store).await,
@@ -43,8 +47,8 @@ pub(super) async fn run<D: Device>(store: &Store<D>) {
         if done.is_err() {
             break;
         }
-        store.bury().await;
     }
+    store.bury().await;
 }
 
 async fn write_doubts<D: Device>(

@@ -54,7 +54,10 @@ enum Source {
 }
 
 impl Source {
-    async fn next(&mut self, doubts: &mut Vec<TokenRange>) -> Result<Option<(Key, Held)>, TableError> {
+    async fn next(
+        &mut self,
+        doubts: &mut Vec<TokenRange>,
+    ) -> Result<Option<(Key, Held)>, TableError> {
         match self {
             Self::Copied(entries) => {
                 Ok(entries.pop_front().map(|(key, object)| (key, Held::Object(object))))

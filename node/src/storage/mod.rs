@@ -53,8 +53,8 @@ mod tests;
 
 use std::time::Duration;
 
-pub use engine::{Engine, Known};
 pub use doubt::TokenRange;
+pub use engine::{Engine, Known};
 pub use error::{OpenError, ReadError, RenewError, ReserveError, WriteError};
 pub use hints::{Hint, HintStats};
 pub use identity::{EpochBlock, Identity};

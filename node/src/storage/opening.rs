@@ -113,6 +113,7 @@ pub(super) async fn open<D: Device + Clone>(
         hints: replaying.hints,
         view,
         segments: segments.into(),
+        graveyard: place.graveyard.clone(),
     };
     let shared = Arc::new(Shared::new(options, log.durable_through(), contents));
     let store = Store::new(shared.clone(), place, manifest);
@@ -124,7 +125,8 @@ async fn open_tables(
     place: &Place,
     known: &State,
 ) -> Result<(Version, Doubts, Vec<Change>), OpenError> {
-    let (mut version, mut doubts, mut lost) = (Version::default(), known.doubts.clone(), Vec::new());
+    let (mut version, mut doubts, mut lost) =
+        (Version::default(), known.doubts.clone(), Vec::new());
     for meta in known.tables.values() {
         let error = match place.open(meta).await {
             Ok(live) => {
@@ -137,7 +139,8 @@ async fn open_tables(
             TableError::Version { path: file, found, known } => {
                 return Err(OpenError::Version { file, found, known });
             }
-            TableError::Unreadable { path, source, .. } | TableError::Write { path, source, .. } => {
+            TableError::Unreadable { path, source, .. }
+            | TableError::Write { path, source, .. } => {
                 return Err(OpenError::Disk { doing: "read", path, source });
             }
             TableError::Missing(_) | TableError::Foreign { .. } | TableError::Damaged { .. } => {}

@@ -25,17 +25,17 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
+pub(super) use self::reading::{Near, Step};
+pub(super) use self::sealing::{Chore, DoubtChange};
 use super::error::WriteError;
 use super::hints::Hints;
 use super::log::format::{BATCH_HEADER_BYTES, Batch};
 use super::log::record::{RECORD_OVERHEAD_BYTES, Record};
+pub(super) use super::log::replay::Segment;
 use super::memtable::Memtable;
 use super::stats::Stats;
-use super::version::View;
+use super::version::{Graveyard, View};
 use super::{Options, SyncPolicy};
-pub(super) use self::reading::{Near, Step};
-pub(super) use super::log::replay::Segment;
-pub(super) use self::sealing::{Chore, DoubtChange};
 use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::runtime::time::{self, Instant};
@@ -91,8 +91,9 @@ pub(super) struct Shared {
     bells: [Notify; BELLS],
     /// Rung for the writer: a batch was begun, filled or grew to its target, or the end was asked for.
     work: Notify,
-    /// Rung for the keeper: a memtable was sealed, something is in doubt, or the end was asked for.
-    chores: Notify,
+    /// Files to remove. Its bell is rung for the keeper as well when a memtable was sealed, something
+    /// is in doubt, or the end was asked for.
+    graveyard: Arc<Graveyard>,
     /// Rung for compaction: there are other tables, or the end was asked for.
     compaction: Notify,
     /// Rung for those who wait for [room](Self::room).
@@ -140,6 +141,7 @@ pub(super) struct Contents {
     pub(super) hints: Hints,
     pub(super) view: View,
     pub(super) segments: VecDeque<Segment>,
+    pub(super) graveyard: Arc<Graveyard>,
 }
 
 /// What the writer does next.
@@ -181,7 +183,7 @@ impl Shared {
             ended: AtomicBool::new(false),
             bells: Default::default(),
             work: Notify::new(),
-            chores: Notify::new(),
+            graveyard: contents.graveyard,
             compaction: Notify::new(),
             room: Notify::new(),
             end: Notify::new(),
@@ -203,7 +205,7 @@ impl Shared {
         let bytes_max = record_bytes_max(key, &object);
         state.admit(bytes_max, &self.options)?;
         if state.make_room(key, &object, &self.options)? {
-            self.chores.notify_one();
+            self.graveyard.bell.notify_one();
         }
         let push = |out: &mut BytesMut| Record::encode_put(key, &object, out);
         let ring = state.push(bytes_max, true, &self.options, push);
@@ -285,7 +287,7 @@ impl Shared {
     pub(super) fn begin_close(&self) {
         self.state().closing = true;
         self.work.notify_one();
-        self.chores.notify_one();
+        self.graveyard.bell.notify_one();
         self.compaction.notify_one();
         self.room.notify_waiters();
     }

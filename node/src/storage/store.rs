@@ -164,9 +164,8 @@ impl<D: Device> Store<D> {
         }
         self.shared.install(version, edit.flushed);
         drop(manifest);
+        // Their files go with the last reader.
         removed.iter().for_each(|live| live.file.doom());
-        drop(removed);
-        self.bury().await;
         Ok(())
     }
 

@@ -13,7 +13,9 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use super::doubt::{Doubts, TokenRange};
 use super::manifest::edit::{LEVELS, TableMeta};
@@ -30,18 +32,31 @@ pub(super) struct Sealed {
     pub(super) batches: (u64, u64),
 }
 
-/// The paths of files that nobody reads any more.
+/// The paths of files that nobody reads any more: the keeper removes them.
 #[derive(Debug, Default)]
-pub(super) struct Graveyard(Mutex<Vec<PathBuf>>);
+pub(super) struct Graveyard {
+    paths: Mutex<Vec<PathBuf>>,
+    /// Rung for the keeper.
+    pub(super) bell: Notify,
+}
 
 impl Graveyard {
+    fn paths(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn push(&self, path: PathBuf) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+        self.paths().push(path);
+        self.bell.notify_one();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.paths().is_empty()
     }
 
     /// Takes all that is in it.
     pub(super) fn take(&self) -> Vec<PathBuf> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.paths())
     }
 }
 
@@ -140,9 +155,10 @@ impl Version {
 
     /// The tables that may hold `key`, newest first: any number of level 0, one of each other.
     fn candidates<'a>(&'a self, key: &'a Key) -> impl Iterator<Item = &'a Live> {
-        let (first, rest) = self.levels.split_first().map_or((&[][..], &[][..]), |(first, rest)| {
-            (first.as_slice(), rest)
-        });
+        let (first, rest) = self
+            .levels
+            .split_first()
+            .map_or((&[][..], &[][..]), |(first, rest)| (first.as_slice(), rest));
         let deeper = rest.iter().filter_map(move |level| {
             let at = level.partition_point(|table| table.meta.last < *key);
             level.get(at)

@@ -59,7 +59,8 @@ pub(super) fn pick(
     }
     // The one that is over its target by the largest share.
     let over = (1..LEVELS - 1).filter(|level| size(&levels[*level]) > targets[*level]);
-    let share = |level: &usize| u128::from(size(&levels[*level])) * 1000 / u128::from(targets[*level]);
+    let share =
+        |level: &usize| u128::from(size(&levels[*level])) * 1000 / u128::from(targets[*level]);
     let level = over.max_by_key(share)?;
     let turn = |piece: &&Piece| after[level].as_ref().is_none_or(|key| piece.first > *key);
     let piece = levels[level].iter().find(turn).or(levels[level].first())?;

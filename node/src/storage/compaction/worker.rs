@@ -49,7 +49,6 @@ pub(in crate::storage) async fn run<D: Device>(store: &Store<D>) {
             drop(version);
             shared.compacting(false);
             shared.compaction_rung().await;
-            store.bury().await;
             continue;
         };
         shared.compacting(true);
@@ -128,7 +127,8 @@ impl<'a, D: Device> Work<'a, D> {
         let upper = find(&job.upper, job.from);
         let lower = find(&job.lower, job.to);
         let all = || upper.iter().chain(&lower).map(|live| &live.meta);
-        let (bytes, entries) = all().fold((0, 0), |(b, e), meta| (b + meta.bytes, e + meta.entries));
+        let (bytes, entries) =
+            all().fold((0, 0), |(b, e), meta| (b + meta.bytes, e + meta.entries));
         let target = store.shared.options.table_bytes;
         // Twice what fits at the mean, so that a table is rarely cut for its entries.
         let mean = 2 * u128::from(entries) * u128::from(target) / u128::from(bytes.max(1));
@@ -294,7 +294,6 @@ impl<'a, D: Device> Work<'a, D> {
         for live in self.finished.drain(..) {
             live.file.doom();
         }
-        self.store.bury().await;
     }
 }
 

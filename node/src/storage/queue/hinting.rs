@@ -135,7 +135,10 @@ impl Shared {
     /// The lowest batch of the log that holds a hint, among some of the hints behind `after`; and where
     /// to go on (`None`: these were the last). Batches only rise, so the lowest of all such answers is
     /// never too high.
-    pub(in crate::storage) fn oldest_hint(&self, after: Option<&Position>) -> (u64, Option<Position>) {
+    pub(in crate::storage) fn oldest_hint(
+        &self,
+        after: Option<&Position>,
+    ) -> (u64, Option<Position>) {
         let some = self.state().hints.walk(after, HINT_STEP);
         let oldest = some.iter().map(|(_, batch)| *batch).min().unwrap_or(u64::MAX);
         let more = some.len() == HINT_STEP;

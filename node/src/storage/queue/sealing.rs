@@ -35,6 +35,8 @@ pub(in crate::storage) struct DoubtChange {
 pub(in crate::storage) enum Chore {
     /// Write these to the manifest.
     Doubts(Vec<DoubtChange>),
+    /// Remove the files that nobody reads any more.
+    Bury,
     /// Make this memtable, the oldest, a table.
     Flush(Arc<Sealed>),
     /// The end was asked for.
@@ -61,8 +63,9 @@ impl State {
             self.seal();
             return Ok(true);
         }
-        // Those who had waited for room come in one rush: they get a quarter more.
-        if then <= limit + limit / 4 {
+        // Those who had waited for room come in one rush: they get a quarter more, and the last one
+        // of them what it needs.
+        if now <= limit + limit / 4 {
             return Ok(false);
         }
         Err(WriteError::Overloaded { bytes: now + self.view.sealed_bytes() })
@@ -116,7 +119,7 @@ impl Shared {
                 return None;
             }
             state.seal();
-            self.chores.notify_one();
+            self.graveyard.bell.notify_one();
             // A batch may have been closed.
             self.work.notify_one();
         }
@@ -146,6 +149,9 @@ impl Shared {
                 if state.closing {
                     return Chore::End;
                 }
+                if !self.graveyard.is_empty() {
+                    return Chore::Bury;
+                }
                 let level0 = state.view.version.levels.first().map_or(0, Vec::len);
                 if let Some(oldest) = state.view.sealed.last()
                     && level0 < LEVEL0_MAX
@@ -153,7 +159,7 @@ impl Shared {
                     return Chore::Flush(oldest.clone());
                 }
             }
-            self.chores.notified().await;
+            self.graveyard.bell.notified().await;
         }
     }
 
@@ -196,7 +202,7 @@ impl Shared {
         // Outside of the lock: it may be the last holder of a memtable.
         drop(old);
         self.room.notify_waiters();
-        self.chores.notify_one();
+        self.graveyard.bell.notify_one();
         self.compaction.notify_one();
     }
 
@@ -219,7 +225,7 @@ impl Shared {
         }
         state.set_doubts(doubts);
         drop(state);
-        self.chores.notify_one();
+        self.graveyard.bell.notify_one();
         self.compaction.notify_one();
     }
 
@@ -232,7 +238,7 @@ impl Shared {
             state.doubt_changes.push(change);
         }
         drop(state);
-        self.chores.notify_one();
+        self.graveyard.bell.notify_one();
         receiver
     }
 

@@ -26,7 +26,8 @@ fn tables(files: &Image) -> Vec<String> {
 async fn named(files: &Image) -> Vec<TableMeta> {
     let dir = folder(files).await;
     let engine = open(dir.path(), plain()).await;
-    let (node, name) = (engine.identity().node, files.keys().find(|n| manifest_number(n).is_some()));
+    let (node, name) =
+        (engine.identity().node, files.keys().find(|n| manifest_number(n).is_some()));
     let (name, number) = (name.unwrap(), manifest_number(name.unwrap()).unwrap());
     let state = read::read(Path::new(name), &files[name], number, node).unwrap().unwrap();
     state.tables.into_values().collect()
@@ -89,7 +90,8 @@ fn the_log_gets_shorter_and_what_nothing_names_is_removed() {
         assert!(!files.contains_key("log-0000000001.log"));
         fill(&engine, 100, "again").await;
         settle(&engine).await;
-        let numbers = tables(&image(dir.path()).await).iter().map(|n| table_number(n).unwrap().0).max();
+        let numbers =
+            tables(&image(dir.path()).await).iter().map(|n| table_number(n).unwrap().0).max();
         assert!(numbers > Some(99_999), "a name that was there is not used again");
     });
 }
@@ -143,7 +145,10 @@ fn replaced_versions_take_room_for_a_while_only() {
     run(async {
         let dir = temp_dir();
         // Not compressible, so that bytes are bytes.
-        let value = |n: u64| format!("{:x}", u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).repeat(4);
+        let value = |n: u64| {
+            format!("{:x}", u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+                .repeat(4)
+        };
         let engine = open(dir.path(), tiny()).await;
         for round in 0..6 {
             for n in 0..1000 {
@@ -187,7 +192,10 @@ fn a_snapshot_sees_one_moment_whatever_comes_later() {
         let there = |files: &Image| -> BTreeSet<u64> {
             tables(files).iter().map(|name| table_number(name).unwrap().0).collect()
         };
-        assert!(there(&image(dir.path()).await).is_superset(&held), "files go with the last reader");
+        assert!(
+            there(&image(dir.path()).await).is_superset(&held),
+            "files go with the last reader"
+        );
         drop(snapshot);
         fill(&engine, 400, &"c".repeat(100)).await;
         settle(&engine).await;
@@ -206,7 +214,8 @@ async fn spoiled(spoil: impl FnOnce(&mut Image, &TableMeta)) -> (TempDir, TableM
     settle(&engine).await;
     engine.close().await.unwrap();
     let mut files = image(dir.path()).await;
-    let table = named(&files).await.into_iter().max_by_key(|table| table.level).unwrap();
+    let table =
+        named(&files).await.into_iter().max_by_key(|table| (table.level, table.entries)).unwrap();
     spoil(&mut files, &table);
     (folder(&files).await, table)
 }
@@ -244,9 +253,14 @@ fn a_missing_table_is_doubt_about_its_keys_and_no_others() {
                 engine.close().await.unwrap();
             }
             let engine = open(dir.path(), tiny()).await;
-            let within = (0..1000).map(key).find(|key| table.tokens().contains(key.token())).unwrap();
+            let within =
+                (0..1000).map(key).find(|key| table.tokens().contains(key.token())).unwrap();
             drop(engine.put(&within, object("written in doubt")).unwrap());
-            assert_eq!(engine.get(&within).await, Err(ReadError::Doubtful), "it may lack something");
+            assert_eq!(
+                engine.get(&within).await,
+                Err(ReadError::Doubtful),
+                "it may lack something"
+            );
             let known = engine.known(&within).await.unwrap();
             assert_eq!(known.object, Some(object("written in doubt")));
             engine.trust(TokenRange::ALL).await.unwrap();
@@ -279,10 +293,11 @@ fn a_rotten_block_is_doubt_about_its_keys_until_it_is_rewritten_and_healed() {
         }
         assert!((1..30).contains(&doubtful.len()), "{}", doubtful.len());
         assert!(engine.damages() > 0);
+        // The table is rewritten without the block; the doubt stays.
+        while dir.path().join(file_of(&table)).exists() {
+            time::sleep(Duration::from_millis(1)).await;
+        }
         settle(&engine).await;
-        // The table was rewritten without the block; the doubt stays.
-        let files = image(dir.path()).await;
-        assert!(!files.contains_key(&file_of(&table)));
         assert_eq!(contents(&engine).await.len(), 1000 - doubtful.len());
         assert_eq!(engine.get(&doubtful[0]).await, Err(ReadError::Doubtful));
         let damages = engine.damages();
@@ -342,7 +357,7 @@ fn writers_wait_for_tables_and_are_refused_when_they_do_not() {
         };
         assert!(matches!(refused, WriteError::Overloaded { .. }), "{refused:?}");
         let bytes = engine.stats().memtable_bytes;
-        assert!((3 * 4096..=3 * 4096 + 1024 + 400).contains(&bytes), "{bytes}");
+        assert!((3 * 4096..=3 * 4096 + 1024 + 800).contains(&bytes), "{bytes}");
         let room = time::timeout(Duration::from_millis(20), engine.room()).await;
         assert!(room.is_err(), "there is none");
         // What does not grow is taken, and all that was accepted is read.
@@ -386,7 +401,8 @@ fn an_end_in_the_middle_of_flushes_and_merges_loses_nothing() {
             assert_eq!(contents(&engine).await, model, "round {round}");
             for n in 0..(40 * (round % 5) + 50) {
                 engine.room().await;
-                let (key, object) = (key((n * 7 + round) % 400), object(&format!("{round}-{n:0200}")));
+                let (key, object) =
+                    (key((n * 7 + round) % 400), object(&format!("{round}-{n:0200}")));
                 drop(engine.put(&key, object.clone()).unwrap());
                 model.insert(key, object);
             }
