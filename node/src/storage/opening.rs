@@ -15,7 +15,7 @@ use super::hints::Hints;
 use super::log::append::{Device, Log, Start};
 use super::log::record::Record;
 use super::log::replay::{Replayed, replay};
-use super::log::{segment_number, segment_path};
+use super::log::segment_number;
 use super::manifest::edit::{Change, State};
 use super::manifest::read::{Found, find};
 use super::manifest::{Manifest, manifest_number, manifest_path};
@@ -94,12 +94,8 @@ pub(super) async fn open<D: Device + Clone>(
 
     let mut replaying = Replaying::new(&known, options.memtable_bytes);
     let mut apply = |batch, record| replaying.apply(batch, record);
-    let replayed = replay(dir, id, &files.segments, known.log_start, &mut apply).await?;
-    if replayed.durable_through < known.flushed_through {
-        // The numbers of such batches must not come again: their puts would be left out.
-        let path = segment_path(dir, replayed.next_segment - 1);
-        return Err(OpenError::damaged(&path, 0, "the log ends before what is in tables"));
-    }
+    let from = (known.log_start, known.flushed_through);
+    let replayed = replay(dir, id, &files.segments, from, &mut apply).await?;
     let (log, segments, void) = go_on(device.clone(), &place, &options, replayed).await?;
     let manifest = write_manifest(device, &place, found, files, &lost).await?;
     for path in void.iter().chain(&orphans(dir, files, manifest.state())) {

@@ -35,9 +35,9 @@ pub(super) fn gauges(node: &Node) -> Vec<Gauge> {
     }
     let gauge = |name, value, bound| Gauge { name, value, bound };
     let count = |name, value, bound| gauge(name, value as u64, bound as u64);
-    // A memtable may hold one object more than fits.
-    let memtables_max = app.config.storage.memtable_bytes * 13 / 4
-        + 3 * storage::Options::default().batch_bytes_max as u64;
+    // Each may hold one object more than fits.
+    let object_max = (limits.siblings * limits.pair_bytes) as u64;
+    let memtables_max = app.config.storage.memtable_bytes * 13 / 4 + 3 * object_max;
     let pending_max = storage::Options::default().pending_bytes_max as u64;
     vec![
         gauge("memtable_bytes", stats.memtable_bytes, memtables_max),

@@ -44,7 +44,8 @@ pub(in crate::storage) struct Segment {
 
 /// Reads the segments called `numbers` (sorted) in `folder`, whose id is `id`, from segment `start` on
 /// (0: from the first), and gives every record that counts to `apply`, oldest first, with the number of its batch.
-/// Changes nothing on disk.
+/// Batches through `flushed_through` are in tables too, so their numbers must not come again: an empty one
+/// of them is carried over like others. Changes nothing on disk.
 ///
 /// # Errors
 /// [`OpenError::Damaged`], [`OpenError::Version`], [`OpenError::Disk`].
@@ -52,7 +53,7 @@ pub(in crate::storage) async fn replay(
     folder: &Path,
     id: NodeId,
     numbers: &[u64],
-    start: u64,
+    (start, flushed_through): (u64, u64),
     apply: &mut impl FnMut(u64, Record),
 ) -> Result<Replayed, OpenError> {
     let next_segment = numbers.last().map_or(1, |last| last + 1);
@@ -67,8 +68,8 @@ pub(in crate::storage) async fn replay(
     let path = |number: u64| segment_path(folder, number);
     let counting = &numbers[numbers.partition_point(|number| *number < start)..];
     let Some((tip, proven)) = find_tip(folder, id, counting).await? else {
-        if start > 0 {
-            return Err(OpenError::damaged(&path(start), 0, "the segment is missing"));
+        if start > 0 || flushed_through > 0 {
+            return Err(OpenError::damaged(&path(start.max(1)), 0, "the segment is missing"));
         }
         replayed.void = numbers.iter().map(|n| path(*n)).collect();
         return Ok(replayed);
@@ -82,7 +83,15 @@ pub(in crate::storage) async fn replay(
         replayed.segments.push(Segment { number, first_batch, bytes: until.offset });
     }
     replayed.unproven = read_tip(&path(tip.number), &tip, proven, apply).await?;
+    // The empty batch of an orderly close has said what it had to say.
+    let said = |batch: &mut Batch| batch.records == 0 && batch.number > flushed_through;
+    while replayed.unproven.pop_if(said).is_some() {}
     replayed.durable_through = proven.batch;
+    let valid_through = proven.batch + replayed.unproven.len() as u64;
+    if valid_through < flushed_through {
+        let what = "the log ends before what is in tables";
+        return Err(OpenError::damaged(&path(tip.number), proven.offset, what));
+    }
     // A tip that proves nothing is replaced by the next segment, which then follows the same place.
     // But for the first one, whose number the manifest knows.
     if proven.batch < tip.first_batch && tip.number != start {
@@ -269,10 +278,6 @@ async fn read_tip(
         }
         at.offset += batch.total_bytes() as u64;
         at.batch = batch.number;
-    }
-    // The empty batch of an orderly close has said what it had to say.
-    while unproven.last().is_some_and(|batch| batch.records == 0) {
-        unproven.pop();
     }
     event::note("segment_replayed", 0, records);
     Ok(unproven)

@@ -141,6 +141,35 @@ fn a_log_without_its_front_is_damage_and_so_is_one_that_is_gone() {
 }
 
 #[test]
+fn the_numbers_of_batches_in_tables_do_not_come_again() {
+    run(async {
+        let dir = temp_dir();
+        let engine = open(dir.path(), tiny()).await;
+        put(&engine, 1, "one").await;
+        drop(engine.snapshot().await.unwrap());
+        settle(&engine).await;
+        assert_eq!(engine.stats().flushes, 1);
+        // The log: the put, and an empty batch that proves it. Without both its numbers would start anew.
+        let files = image(dir.path()).await;
+        let name = segments(&files).pop().unwrap();
+        let magic = crate::storage::log::format::BATCH_MAGIC;
+        let mut starts: Vec<_> = (0..files[&name].len()).collect();
+        starts.retain(|at| files[&name][*at..].starts_with(&magic));
+        assert_eq!(starts.len(), 2);
+        let mut rotten = files.clone();
+        rotten.get_mut(&name).unwrap()[starts[1] + 20] ^= 1;
+        let dir = folder(&rotten).await;
+        let engine = open(dir.path(), tiny()).await;
+        put(&engine, 2, "two").await;
+        settle(&engine).await;
+        let crashed = folder(&image(dir.path()).await).await;
+        assert_eq!(contents(&open(crashed.path(), tiny()).await).await.len(), 2);
+        rotten.get_mut(&name).unwrap()[starts[0] + 20] ^= 1;
+        damage(Engine::open(folder(&rotten).await.path(), CLUSTER, tiny()).await);
+    });
+}
+
+#[test]
 fn replaced_versions_take_room_for_a_while_only() {
     run(async {
         let dir = temp_dir();
