@@ -71,7 +71,7 @@
 //! there: that is damage, and the folder is not opened.
 //!
 //! **The front goes.** Once all puts of its first segments are in tables and all their hints were
-//! logged again, the [manifest](super::manifest) says at which segment the log starts, and those
+//! logged again, the manifest says at which segment the log starts, and those
 //! before it are removed. Replay then follows the links down to that one, which must be there; the puts of
 //! batches that are in tables are left out. A batch counts as being in a table only once a later
 //! batch proves it, so its number never comes again.
