@@ -29,6 +29,9 @@
 
 mod engine;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hints;
 pub mod identity;
 pub mod log;
