@@ -43,6 +43,9 @@ mod doubt;
 mod engine;
 mod error;
 mod flush;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hints;
 pub mod identity;
 pub mod log;
