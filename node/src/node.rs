@@ -389,7 +389,10 @@ fn storage_options(config: &Config) -> storage::Options {
     storage::Options {
         sync,
         segment_bytes: config.storage.segment_bytes,
-        memtable_bytes_max: config.storage.memtable_bytes_max,
+        memtable_bytes: config.storage.memtable_bytes,
+        table_bytes: config.storage.table_bytes,
+        block_bytes: config.storage.block_bytes as usize,
+        cache_bytes: config.storage.cache_bytes,
         gather: Duration::from_micros(config.storage.gather_us),
         hint_bytes_max: config.hints.bytes_max,
         ..storage::Options::default()

@@ -348,10 +348,28 @@ pub const FIELDS: &[Field] = &[
         "the commit log begins a new file after this much",
     ),
     field(
-        "storage.memtable_bytes_max",
+        "storage.memtable_bytes",
         Kind::Number { min: 4_096, max: 68_719_476_736 },
-        Default::Number(1_073_741_824),
-        "objects kept in memory; a write that needs more is refused",
+        Default::Number(67_108_864),
+        "new objects in memory; then they become a table, while two more of these may fill",
+    ),
+    field(
+        "storage.table_bytes",
+        Kind::Number { min: 4_096, max: 1_073_741_824 },
+        Default::Number(33_554_432),
+        "a table that compaction writes is finished after this much",
+    ),
+    field(
+        "storage.block_bytes",
+        Kind::Number { min: 256, max: 1_048_576 },
+        Default::Number(16_384),
+        "a block of a table: what reading one key unpacks",
+    ),
+    field(
+        "storage.cache_bytes",
+        Kind::Number { min: 0, max: 68_719_476_736 },
+        Default::Number(67_108_864),
+        "unpacked blocks of tables kept in memory",
     ),
     field(
         "storage.gather_us",

@@ -210,8 +210,15 @@ pub struct Storage {
     pub sync: Sync,
     /// Bytes of a commit log segment, after which the next is begun.
     pub segment_bytes: u64,
-    /// Bytes of objects in memory; a write that would need more is refused.
-    pub memtable_bytes_max: u64,
+    /// Bytes of new objects in memory, after which they become a table on disk; up to two more of
+    /// these may wait for that.
+    pub memtable_bytes: u64,
+    /// Bytes of a table that compaction writes.
+    pub table_bytes: u64,
+    /// Bytes of a block of a table: what reading one key unpacks.
+    pub block_bytes: u64,
+    /// Bytes of unpacked blocks in memory.
+    pub cache_bytes: u64,
     /// Microseconds that the commit log waits for more writes before it syncs; 0: none.
     pub gather_us: u64,
 }

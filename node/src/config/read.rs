@@ -258,7 +258,10 @@ fn storage(at: &mut Reader<'_>) -> Storage {
             _ => Sync::Always,
         },
         segment_bytes: at.number("storage.segment_bytes"),
-        memtable_bytes_max: at.number("storage.memtable_bytes_max"),
+        memtable_bytes: at.number("storage.memtable_bytes"),
+        table_bytes: at.number("storage.table_bytes"),
+        block_bytes: at.number("storage.block_bytes"),
+        cache_bytes: at.number("storage.cache_bytes"),
         gather_us: at.number("storage.gather_us"),
     }
 }

@@ -82,7 +82,8 @@ limits:
   header_bytes: 8192
   peer_queue_bytes: 65536
   peer_requests: 7
-storage: {sync: interval, segment_bytes: 4096, memtable_bytes_max: 5000, gather_us: 50}
+storage: {sync: interval, segment_bytes: 4096, memtable_bytes: 5000, table_bytes: 6000,
+  block_bytes: 700, cache_bytes: 0, gather_us: 50}
 log: {format: json, level: trace}
 ";
 
@@ -133,7 +134,10 @@ fn every_field_can_be_set_in_the_file() {
     expected.storage = Storage {
         sync: Sync::Interval,
         segment_bytes: 4_096,
-        memtable_bytes_max: 5_000,
+        memtable_bytes: 5_000,
+        table_bytes: 6_000,
+        block_bytes: 700,
+        cache_bytes: 0,
         gather_us: 50,
     };
     expected.log = Log { format: LogFormat::Json, level: LogLevel::Trace };

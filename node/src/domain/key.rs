@@ -112,6 +112,30 @@ impl Key {
         self.raw.len() - 1
     }
 
+    /// `bucket 0x00 name`: keys of one token are ordered by it.
+    pub fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+
+    /// The key of which `raw` is the [raw](Self::raw) form and `token` the token. The token is taken
+    /// as it is, not computed again: for those who stored both under a checksum.
+    ///
+    /// # Errors
+    /// [`DecodeError::Invalid`] when no key has that form.
+    pub fn from_raw(token: Token, raw: Bytes) -> Result<Self, DecodeError> {
+        let invalid = DecodeError::Invalid("key");
+        let text = std::str::from_utf8(&raw).map_err(|_| invalid)?;
+        // A bucket holds no control character, so the first one ends it.
+        let (bucket, name) = text.split_once('\0').ok_or(invalid)?;
+        let lengths = (1..=BUCKET_BYTES_MAX).contains(&bucket.len())
+            && (1..=KEY_BYTES_MAX).contains(&name.len());
+        if !lengths || bucket.chars().any(|c| c == '/' || c.is_control()) {
+            return Err(invalid);
+        }
+        let bucket_len = bucket.len() as u8;
+        Ok(Self { token, raw, bucket_len })
+    }
+
     /// 32 bits that tell this key from others, for binding a context to it.
     pub fn fingerprint(&self) -> u32 {
         murmur3(&self.raw).1 as u32
@@ -196,6 +220,17 @@ mod tests {
         let key = Key::new("büro", "a/b {c}\u{0}").unwrap();
         let mut buf = Vec::new();
         key.encode(&mut buf);
-        assert_eq!(Key::decode(&mut Decoder::new(&buf)), Ok(key));
+        assert_eq!(Key::decode(&mut Decoder::new(&buf)), Ok(key.clone()));
+        let raw = Bytes::copy_from_slice(key.raw());
+        assert_eq!(Key::from_raw(key.token(), raw), Ok(key));
+    }
+
+    #[test]
+    fn what_is_no_key_has_no_raw_form() {
+        for raw in ["", "\0", "b", "b\0", "\0k", "a/b\0k", "\u{1}\0k"] {
+            assert!(Key::from_raw(Token(0), Bytes::from(raw)).is_err(), "{raw:?}");
+        }
+        assert!(Key::from_raw(Token(0), Bytes::from_static(b"b\0\xff")).is_err());
+        assert!(Key::from_raw(Token(0), Bytes::from("b".repeat(129) + "\0k")).is_err());
     }
 }

@@ -35,6 +35,8 @@ pub struct Minter {
     node: NodeId,
     /// Actors of earlier epochs are not gone on with.
     first_epoch: u64,
+    /// Actors of earlier epochs are not gone on with for keys in doubt.
+    doubted_before: u64,
     /// The next epoch to hand out.
     next_epoch: u64,
     /// The last epoch that is durably reserved for this process.
@@ -51,7 +53,8 @@ impl Minter {
     /// A minter of `node` whose epochs are `first_epoch` to `reserved_through`, both included. No
     /// process of this folder has used any of them, and all are durably reserved.
     pub fn new(node: NodeId, first_epoch: u64, reserved_through: u64) -> Self {
-        Self { node, first_epoch, next_epoch: first_epoch, reserved_through }
+        let (doubted_before, next_epoch) = (first_epoch, first_epoch);
+        Self { node, first_epoch, doubted_before, next_epoch, reserved_through }
     }
 
     /// The node that mints.
@@ -78,6 +81,28 @@ impl Minter {
         assert!(!known.contains(dot), "{dot:?} is known to the state: {known:?}");
         assert!(!seen.contains(dot), "{dot:?} is known to the writer: {seen:?}");
         Ok(dot)
+    }
+
+    /// As [`mint`](Self::mint), for a key whose state is in doubt: it may lack writes of any actor that
+    /// was handed out before [`doubt`](Self::doubt), so none of them is gone on with.
+    ///
+    /// # Errors
+    /// [`EpochsExhausted`], as for `mint`.
+    pub fn mint_in_doubt(
+        &mut self,
+        state: Option<&Object>,
+        seen: &CausalContext,
+    ) -> Result<Dot, EpochsExhausted> {
+        let first_epoch = self.first_epoch;
+        self.first_epoch = first_epoch.max(self.doubted_before);
+        let minted = self.mint(state, seen);
+        self.first_epoch = first_epoch;
+        minted
+    }
+
+    /// State was lost, of keys that are known to be [in doubt](Self::mint_in_doubt) from now on.
+    pub fn doubt(&mut self) {
+        self.doubted_before = self.next_epoch;
     }
 
     /// Goes on with no actor that was handed out so far: call it when local state was lost or given

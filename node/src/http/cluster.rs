@@ -57,6 +57,10 @@ pub async fn members(State(app): State<Arc<App>>) -> Json {
             "log_bytes": stats.log_bytes,
             "log_segments": stats.segments,
             "stalled": stats.stalled.as_deref(),
+            "tables": stats.tables,
+            "table_bytes": stats.table_bytes,
+            "tables_stalled": stats.tables_stalled.as_deref(),
+            "doubtful_ranges": stats.doubtful_ranges,
         },
         "requests_in_flight": app.in_flight(),
     }))

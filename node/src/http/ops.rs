@@ -10,6 +10,7 @@ use super::App;
 use super::problem::Problem;
 use crate::domain::membership::Health;
 use crate::service::metrics::gauge;
+use crate::storage::Stats;
 
 /// 200 while the process works.
 pub async fn live() -> &'static str {
@@ -44,18 +45,40 @@ pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     gauge(
         &mut text,
         "starling_memtable_bytes",
-        "Bytes of objects in memory.",
+        "Bytes of objects in memtables.",
         stats.memtable_bytes,
     );
     gauge(&mut text, "starling_log_bytes", "Bytes in the commit log.", stats.log_bytes);
     gauge(&mut text, "starling_log_segments", "Segments of the commit log.", stats.segments);
     gauge(&mut text, "starling_log_syncs", "Syncs of the commit log since the start.", stats.syncs);
     gauge(&mut text, "starling_log_records", "Records logged since the start.", stats.records);
+    tables(&stats, &mut text);
     members(&app, &mut text);
     let ready = u8::from(app.is_ready());
     gauge(&mut text, "starling_ready", "1 while the node serves.", ready);
     text.push_str("# EOF\n");
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+}
+
+/// What became of memtables.
+fn tables(stats: &Stats, text: &mut String) {
+    for (name, help, value) in [
+        ("memtables_sealed", "Memtables that wait to become tables.", stats.sealed),
+        ("tables", "Tables on disk.", stats.tables),
+        ("tables_level0", "Tables that compaction has not taken up.", stats.tables_level0),
+        ("table_bytes", "Bytes of the tables' files.", stats.table_bytes),
+        ("flushes", "Memtables written to tables since the start.", stats.flushes),
+        ("flushed_bytes", "Bytes that flushes wrote since the start.", stats.flushed_bytes),
+        ("compactions", "Compactions finished since the start.", stats.compactions),
+        ("compacted_bytes", "Bytes that compactions wrote since the start.", stats.compacted_bytes),
+        ("table_failures", "Flushes and compactions that were tried again.", stats.table_failures),
+        ("cache_hits", "Blocks found in the cache since the start.", stats.cache_hits),
+        ("cache_misses", "Blocks not found in the cache since the start.", stats.cache_misses),
+        ("cache_bytes", "Bytes of the blocks in the cache.", stats.cache_bytes),
+        ("doubtful_ranges", "Ranges of tokens that damage put in doubt.", stats.doubtful_ranges),
+    ] {
+        gauge(text, &format!("starling_{name}"), help, value);
+    }
 }
 
 /// Gossip and hints.

@@ -19,7 +19,7 @@ use crate::domain::key::Key;
 use crate::domain::mint::{EpochsExhausted, Minter};
 use crate::domain::object::{Content, Object, Sibling};
 use crate::runtime::{event, time};
-use crate::storage::{Engine, ReadError, ReserveError, Ticket, WriteError};
+use crate::storage::{Engine, Known, ReadError, ReserveError, Ticket, WriteError};
 
 /// Locks for keys. Two keys may share one (by token), which costs a wait now and then; a lock is
 /// held for a read and a memtable insert, never for an fsync or a message.
@@ -83,6 +83,7 @@ pub struct Replica {
     minter: Mutex<Minter>,
     reserving: tokio::sync::Mutex<()>,
     failures_seen: Mutex<u64>,
+    damages_seen: Mutex<u64>,
     siblings_max: usize,
 }
 
@@ -94,13 +95,14 @@ impl Replica {
     pub async fn start(engine: Engine, siblings_max: usize) -> Result<Self, ReserveError> {
         let block = engine.reserve_epochs().await?;
         let minter = Minter::new(engine.identity().node, block.first, block.through);
-        let failures = engine.failures();
+        let (failures, damages) = (engine.failures(), engine.damages());
         Ok(Self {
             engine,
             locks: (0..KEY_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             minter: Mutex::new(minter),
             reserving: tokio::sync::Mutex::new(()),
             failures_seen: Mutex::new(failures),
+            damages_seen: Mutex::new(damages),
             siblings_max,
         })
     }
@@ -113,7 +115,7 @@ impl Replica {
     /// The key's object as this replica knows it; `None` when it never heard of the key.
     ///
     /// # Errors
-    /// [`ReplicaError::Read`].
+    /// [`ReplicaError::Read`]; with [`ReadError::Doubtful`] the answer would count for nothing.
     pub async fn read(&self, key: &Key) -> Result<Option<Arc<Object>>, ReplicaError> {
         Ok(self.engine.get(key).await?)
     }
@@ -124,10 +126,11 @@ impl Replica {
     /// [`ReplicaError`]; nothing was minted.
     pub async fn write(&self, key: &Key, intent: Intent) -> Result<Minted, ReplicaError> {
         self.keep_epochs_reserved().await?;
+        self.engine.room().await;
         let _lock = self.lock(key).await;
-        let state = self.engine.get(key).await?;
+        let Known { object: state, doubtful } = self.engine.known(key).await?;
         self.check_siblings(state.as_deref(), &intent.seen)?;
-        let (dot, object, context) = self.write_on(state.as_deref(), intent).await?;
+        let (dot, object, context) = self.write_on(state.as_deref(), doubtful, intent).await?;
         let ticket = self.engine.put(key, object.clone())?;
         event::note("dot_minted", key.token().0, dot.counter);
         Ok(Minted { object, context, ticket })
@@ -138,8 +141,10 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`]; nothing changed.
     pub async fn store(&self, key: &Key, object: Arc<Object>) -> Result<Ticket, ReplicaError> {
+        self.engine.room().await;
         let _lock = self.lock(key).await;
-        let merged = match self.engine.get(key).await? {
+        // What is merged with less than was confirmed stays in doubt.
+        let merged = match self.engine.known(key).await?.object {
             None => object,
             Some(mut state) => {
                 if !Arc::make_mut(&mut state).merge(&object) {
@@ -163,7 +168,7 @@ impl Replica {
         owner: &str,
     ) -> Result<Minted, ReplicaError> {
         self.keep_epochs_reserved().await?;
-        let (dot, object, context) = self.write_on(None, intent).await?;
+        let (dot, object, context) = self.write_on(None, false, intent).await?;
         let ticket = self.store_hint(owner, key, object.clone())?;
         event::note("dot_minted", key.token().0, dot.counter);
         Ok(Minted { object, context, ticket })
@@ -200,10 +205,11 @@ impl Replica {
     async fn write_on(
         &self,
         state: Option<&Object>,
+        doubtful: bool,
         intent: Intent,
     ) -> Result<(Dot, Arc<Object>, CausalContext), ReplicaError> {
         let dot = loop {
-            match self.mint(state, &intent.seen) {
+            match self.mint(state, &intent.seen, doubtful) {
                 Ok(dot) => break dot,
                 // The block ran out since it was last looked at.
                 Err(EpochsExhausted) => self.reserve().await?,
@@ -238,8 +244,14 @@ impl Replica {
     }
 
     /// Mints one dot. After a failure of the log, this process's older actors are retired first: a
-    /// dot of theirs may have been sent without being durable here.
-    fn mint(&self, state: Option<&Object>, seen: &CausalContext) -> Result<Dot, EpochsExhausted> {
+    /// dot of theirs may have been sent without being durable here. On a state that is in doubt only
+    /// actors go on that are younger than the last damage: it may have taken any dot of the others.
+    fn mint(
+        &self,
+        state: Option<&Object>,
+        seen: &CausalContext,
+        doubtful: bool,
+    ) -> Result<Dot, EpochsExhausted> {
         let mut minter = lock(&self.minter);
         let failures = self.engine.failures();
         let mut known = lock(&self.failures_seen);
@@ -247,6 +259,16 @@ impl Replica {
             *known = failures;
             minter.retire();
             event::note("actor_retired", 0, failures);
+        }
+        let damages = self.engine.damages();
+        let mut known = lock(&self.damages_seen);
+        if *known != damages {
+            *known = damages;
+            minter.doubt();
+        }
+        if doubtful {
+            event::note("minted_in_doubt", 0, damages);
+            return minter.mint_in_doubt(state, seen);
         }
         minter.mint(state, seen)
     }

@@ -1,23 +1,25 @@
-//! The engine: opens a folder, answers reads from memory, hands writes to the log.
+//! The engine: opens a folder, answers reads, hands writes to the log.
 
-use std::io;
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::{fmt, io};
 
 use tokio::sync::Mutex;
 
+use super::doubt::TokenRange;
 use super::error::{OpenError, ReadError, RenewError, ReserveError, WriteError};
-use super::hints::{Hint, HintStats, Hints};
+use super::hints::{Hint, HintStats};
 use super::identity::{EpochBlock, Identity, IdentityFile};
-use super::log::append::{Device, Disk, Log, Start};
-use super::log::record::Record;
-use super::log::replay::{Replayed, replay};
-use super::log::segment_number;
-use super::memtable::Memtable;
-use super::queue::{Shared, Stats, Ticket};
-use super::{Options, writer};
-use crate::domain::causality::NodeId;
+use super::log::append::{Device, Disk};
+use super::merge::Merge;
+use super::opening::{self, Files, Opened};
+use super::queue::{Near, Shared, Step, Ticket};
+use super::snapshot::{Page, Snapshot};
+use super::stats::Stats;
+use super::store::Store;
+use super::table::BlockCache;
+use super::{Options, compaction, flush, writer};
 use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::runtime::fs::{self, FileLock};
@@ -25,15 +27,36 @@ use crate::runtime::task;
 
 const LOCK: &str = "lock";
 
+/// Entries of the memtable that one hold of the lock copies at most while a scan runs.
+const SCAN_STEP: usize = 256;
+
+/// What a replica knows under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The last object that was put, as far as it is known; `None`: nothing is known.
+    pub object: Option<Arc<Object>>,
+    /// A file was damaged, so that more may have been put and confirmed: this answer counts for
+    /// nothing, and what is minted on it takes a fresh actor.
+    pub doubtful: bool,
+}
+
 /// An open data folder. Clones share it. When the last clone is dropped without
 /// [`close`](Engine::close), what is pending is still written in the background.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
+    cache: Arc<BlockCache>,
     identity: Arc<StdMutex<Identity>>,
     /// Taken away when the engine ends: after that the folder may belong to somebody else.
     identity_file: Arc<Mutex<Option<IdentityFile>>>,
     _closer: Arc<Closer>,
+}
+
+impl fmt::Debug for Engine {
+    /// All else is far too much.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("identity", &self.identity()).finish_non_exhaustive()
+    }
 }
 
 /// Asks the writer to finish when the last engine is dropped.
@@ -58,7 +81,7 @@ impl Engine {
     }
 
     /// [`open`](Engine::open), with the log on `device`.
-    pub(super) async fn open_on<D: Device>(
+    pub(super) async fn open_on<D: Device + Clone>(
         device: D,
         dir: &Path,
         cluster: &str,
@@ -67,22 +90,23 @@ impl Engine {
         options.check()?;
         fs::create_dir_all(dir).await.map_err(OpenError::disk("create", dir))?;
         let lock = lock(dir).await?;
-        let segments = list_segments(dir).await?;
-        let identity_file = IdentityFile::open(dir, cluster, !segments.is_empty()).await?;
+        let files = Files::list(dir).await?;
+        let identity_file = IdentityFile::open(dir, cluster, files.any()).await?;
         let id = identity_file.folder_id();
+        let opened = opening::open(device, dir, id, options, &files).await?;
+        let Opened { shared, log, store, cache } = opened;
 
-        let (mut memtable, mut hints) = (Memtable::default(), Hints::default());
-        let mut apply = |record| replay_one(record, &mut memtable, &mut hints);
-        let replayed = replay(dir, id, &segments, &mut apply).await?;
-        let (log, void, stats) = go_on(device, dir, id, &options, replayed).await?;
-        remove_void(&void).await;
-
-        let shared = Shared::new(options, log.durable_through(), (memtable, hints), stats);
-        let engine = Self::start(shared, identity_file);
-        let (shared, identity_file) = (engine.shared.clone(), engine.identity_file.clone());
+        let engine = Self::start(shared.clone(), cache, identity_file);
+        let (store, identity_file) = (Arc::new(store), engine.identity_file.clone());
+        let keeper = task::spawn(keep(store.clone()));
+        let compactor = task::spawn(compact(store));
         // Detached: it ends with the engine, and says so.
         drop(task::spawn(async move {
             writer::run(&shared, log).await;
+            shared.writer_gone();
+            // Both end soon once the end was asked for; an error says that the process ends.
+            let _ended = keeper.await;
+            let _ended = compactor.await;
             // The lock goes after the last write to the folder, and before anybody hears of the end.
             drop(identity_file.lock().await.take());
             drop(lock);
@@ -91,11 +115,10 @@ impl Engine {
         Ok(engine)
     }
 
-    fn start(shared: Shared, identity_file: IdentityFile) -> Self {
-        let shared = Arc::new(shared);
+    fn start(shared: Arc<Shared>, cache: Arc<BlockCache>, identity_file: IdentityFile) -> Self {
         let identity = Arc::new(StdMutex::new(identity_file.identity()));
         let identity_file = Arc::new(Mutex::new(Some(identity_file)));
-        Self { _closer: Arc::new(Closer(shared.clone())), shared, identity, identity_file }
+        Self { _closer: Arc::new(Closer(shared.clone())), shared, cache, identity, identity_file }
     }
 
     /// The node that lives in the folder, and how often it was started.
@@ -143,9 +166,63 @@ impl Engine {
     /// The object under `key`: the last one that was put, durable or not.
     ///
     /// # Errors
-    /// [`ReadError`].
+    /// [`ReadError`]; [`ReadError::Doubtful`] when there may be, or may have been, more than is known.
     pub async fn get(&self, key: &Key) -> Result<Option<Arc<Object>>, ReadError> {
-        self.shared.get(key).ok_or(ReadError::Closed)
+        let Known { object, doubtful } = self.known(key).await?;
+        if doubtful { Err(ReadError::Doubtful) } else { Ok(object) }
+    }
+
+    /// What is known under `key`, and whether that is all that ever was.
+    ///
+    /// # Errors
+    /// [`ReadError::Closed`], [`ReadError::Disk`].
+    pub async fn known(&self, key: &Key) -> Result<Known, ReadError> {
+        let view = match self.shared.look(key).ok_or(ReadError::Closed)? {
+            Near::Found(object, doubtful) => return Ok(Known { object: Some(object), doubtful }),
+            Near::Beneath(view) => view,
+        };
+        let doubtful = view.doubts.contains(key.token());
+        if let Some(object) = view.sealed(key) {
+            return Ok(Known { object: Some(object), doubtful });
+        }
+        let looked = view.tables(key).await.map_err(|error| ReadError::disk(&error))?;
+        self.shared.doubt(&looked.damage);
+        Ok(Known { object: looked.object, doubtful: doubtful || !looked.damage.is_empty() })
+    }
+
+    /// Completes when there is room in memory for writes: at once, unless the disk is slower than the
+    /// writers. Await it before a [`put`](Self::put), holding no lock.
+    pub async fn room(&self) {
+        self.shared.room().await;
+    }
+
+    /// What cannot be vouched for, because a file was damaged or missing, in order of tokens.
+    pub fn doubts(&self) -> Vec<TokenRange> {
+        self.shared.view().doubts.ranges().to_vec()
+    }
+
+    /// Takes `range` out of doubt, durably: it was exchanged with every other live home replica.
+    ///
+    /// # Errors
+    /// [`ReadError::Closed`]: perhaps it is in doubt again after the next start.
+    pub async fn trust(&self, range: TokenRange) -> Result<(), ReadError> {
+        self.shared.trust(range).await.map_err(|_closed| ReadError::Closed)
+    }
+
+    /// All keys as they are at this moment, whatever is written later.
+    ///
+    /// # Errors
+    /// [`ReadError::Closed`].
+    pub async fn snapshot(&self) -> Result<Snapshot, ReadError> {
+        loop {
+            if let Some(view) = self.shared.seal_now() {
+                return Ok(Snapshot { shared: self.shared.clone(), view });
+            }
+            if self.shared.is_closing() {
+                return Err(ReadError::Closed);
+            }
+            self.shared.sealed_less().await;
+        }
     }
 
     /// Puts `object` in the place of what is under `key`. Reads see it at once; it is durable when
@@ -207,30 +284,58 @@ impl Engine {
         self.shared.barrier()
     }
 
-    /// A page of the entries between two keys, in order: until their weight in memory passes
-    /// `limit_bytes`, and one at least. The next page starts behind (`Bound::Excluded`) the last
-    /// key; an empty page is the end. Writes between two pages may or may not be seen.
+    /// A page of the entries between two keys, in order: until they weigh `limit_bytes`, and one at
+    /// least. The next page starts behind (`Bound::Excluded`) the last key; an empty page is the end.
+    /// Writes between two pages may or may not be seen: a [`snapshot`](Self::snapshot) sees none. What a
+    /// damaged file held is left out: see [`doubts`](Self::doubts) after the scan.
     ///
     /// # Errors
-    /// [`ReadError`].
+    /// [`ReadError::Closed`], [`ReadError::Disk`].
     pub async fn scan(
         &self,
         from: Bound<Key>,
         to: Bound<Key>,
         limit_bytes: usize,
     ) -> Result<Vec<(Key, Arc<Object>)>, ReadError> {
-        self.shared.scan(from.as_ref(), to.as_ref(), limit_bytes).ok_or(ReadError::Closed)
+        let mut page = Page { entries: Vec::new(), left: limit_bytes.max(1) };
+        let mut from = from;
+        loop {
+            let range = (from.as_ref(), to.as_ref());
+            let step = self.shared.step(range, SCAN_STEP, page.left as u64);
+            let Step { entries, view, more } = step.ok_or(ReadError::Closed)?;
+            // As far as the memtable was copied; what lies beneath is merged up to there.
+            let last = entries.last().map(|(key, _)| key.clone()).filter(|_| more);
+            let until = last.clone().map_or(to.clone(), Bound::Included);
+            let mut merge = Merge::of_view(&view, entries, &from, until);
+            page.fill(&self.shared, &mut merge).await?;
+            match last {
+                Some(last) if page.left > 0 => from = Bound::Excluded(last),
+                Some(_) | None => return Ok(page.entries),
+            }
+        }
     }
 
     /// Counters and sizes at this moment.
     pub fn stats(&self) -> Stats {
-        self.shared.stats()
+        let cache = self.cache.stats();
+        Stats {
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+            cache_bytes: cache.bytes,
+            ..self.shared.stats()
+        }
     }
 
     /// How many writes to the log have failed since the start. After each one it is unknown which
     /// of the records then pending a crash would bring back: the caller retires its minting actor.
     pub fn failures(&self) -> u64 {
         self.shared.failures()
+    }
+
+    /// How often damage of a table was met since the start. After each one any dot that was minted before
+    /// may be lost from keys that are [in doubt](Self::doubts).
+    pub fn damages(&self) -> u64 {
+        self.shared.damages()
     }
 
     /// Refuses further calls, writes what is pending, and lets the folder go: it can be opened again
@@ -244,18 +349,12 @@ impl Engine {
     }
 }
 
-/// Each record is the whole object, merged before it was logged: the later one wins.
-fn replay_one(record: Record, memtable: &mut Memtable, hints: &mut Hints) {
-    match record {
-        Record::Put { key, object } => memtable.insert(&key, Arc::new(object)),
-        Record::Hint { owner, key, object, since_ms } => {
-            hints.insert(&owner, &key, Arc::new(object), since_ms);
-        }
-        // A hint with another digest came after the end of an older one, and stays.
-        Record::HintDone { owner, key, digest } => {
-            hints.remove(&owner, &key, digest);
-        }
-    }
+async fn keep<D: Device>(store: Arc<Store<D>>) {
+    flush::run(&store).await;
+}
+
+async fn compact<D: Device>(store: Arc<Store<D>>) {
+    compaction::run(&store).await;
 }
 
 async fn lock(dir: &Path) -> Result<FileLock, OpenError> {
@@ -267,51 +366,4 @@ async fn lock(dir: &Path) -> Result<FileLock, OpenError> {
             OpenError::disk("lock", &path)(error)
         }
     })
-}
-
-/// The numbers of the folder's segments, lowest first.
-async fn list_segments(dir: &Path) -> Result<Vec<u64>, OpenError> {
-    let entries = fs::read_dir(dir).await.map_err(OpenError::disk("list", dir))?;
-    let files = entries.iter().filter(|entry| !entry.is_dir);
-    let mut numbers: Vec<u64> = files.filter_map(|entry| segment_number(&entry.name)).collect();
-    // Sorted by name is not sorted by number beyond ten digits.
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
-/// Gives birth to the segment that follows what was replayed.
-async fn go_on<D: Device>(
-    device: D,
-    dir: &Path,
-    id: NodeId,
-    options: &Options,
-    mut replayed: Replayed,
-) -> Result<(Log<D>, Vec<PathBuf>, Stats), OpenError> {
-    let start = Start {
-        folder: dir.to_path_buf(),
-        id,
-        segment_bytes: options.segment_bytes,
-        prefill_bytes: options.prefill_bytes,
-        end: replayed.end,
-        durable_through: replayed.durable_through,
-        next_segment: replayed.next_segment,
-    };
-    let mut log = Log::new(device, start);
-    let path = log.path();
-    log.bear(&mut replayed.unproven).await.map_err(OpenError::disk("write", &path))?;
-    let stats = Stats {
-        log_bytes: replayed.bytes + log.end().offset,
-        segments: replayed.segments + 1,
-        ..Stats::default()
-    };
-    Ok((log, replayed.void, stats))
-}
-
-/// Removes files that no longer count. One that stays is found and dropped again by the next start.
-async fn remove_void(files: &[PathBuf]) {
-    for path in files {
-        if let Err(error) = fs::remove_file(path).await {
-            tracing::warn!(path = %path.display(), %error, "cannot remove a void log segment");
-        }
-    }
 }

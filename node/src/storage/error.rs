@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::table::TableError;
+
 /// Why a folder could not be opened. Nothing that was durable in it has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -90,10 +92,11 @@ pub enum WriteError {
         /// The most that may be.
         limit: usize,
     },
-    /// Nothing changed. The memtable is at its limit: only writes that do not grow it are taken.
-    #[error("memory for objects is full at {bytes} bytes: raise the limit or add nodes")]
-    MemtableFull {
-        /// What it holds now.
+    /// Nothing changed. Tables are written more slowly than memory fills: await
+    /// [`Engine::room`](super::Engine::room), or try later.
+    #[error("{bytes} bytes wait in memory to be written to tables: try later")]
+    Overloaded {
+        /// What all memtables weigh now.
         bytes: u64,
     },
     /// Nothing changed. As much is kept for other members as may be: they must come back first.
@@ -121,11 +124,27 @@ pub enum WriteError {
 }
 
 /// Why a read has no answer. Reads change nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The engine was closed.
     #[error("the storage engine is closed")]
     Closed,
+    /// A file that held the key was damaged: what is still known may lack what was confirmed. Ask
+    /// other replicas; see [`Engine::known`](super::Engine::known).
+    #[error("the key lies in a range that was damaged and is not healed yet")]
+    Doubtful,
+    /// The disk refused: try again later.
+    #[error("{reason}")]
+    Disk {
+        /// What failed, on which file.
+        reason: Arc<str>,
+    },
+}
+
+impl ReadError {
+    pub(super) fn disk(error: &TableError) -> Self {
+        Self::Disk { reason: error.to_string().into() }
+    }
 }
 
 /// Why no epochs were reserved. None was handed out; a later call never repeats one.

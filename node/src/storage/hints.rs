@@ -63,7 +63,12 @@ struct Owned {
 struct Held {
     object: Arc<Object>,
     since_ms: u64,
+    /// The batch of the log that holds it.
+    batch: u64,
 }
+
+/// A hint and its owner: where a walk over all of them stands.
+pub(super) type Position = (Arc<str>, Key);
 
 impl Hints {
     /// How many there are.
@@ -89,14 +94,22 @@ impl Hints {
         self.bytes - replaced + weight(owner, key, object)
     }
 
-    /// Keeps `object` in the place of what was kept for `owner` under `key`.
-    pub(super) fn insert(&mut self, owner: &str, key: &Key, object: Arc<Object>, since_ms: u64) {
+    /// Keeps `object` in the place of what was kept for `owner` under `key`; batch `batch` of the log
+    /// holds it.
+    pub(super) fn insert(
+        &mut self,
+        owner: &str,
+        key: &Key,
+        object: Arc<Object>,
+        since_ms: u64,
+        batch: u64,
+    ) {
         let added = weight(owner, key, &object);
         let owned = match self.owners.get_mut(owner) {
             Some(owned) => owned,
             None => self.owners.entry(owner.into()).or_default(),
         };
-        let replaced = match owned.by_key.insert(key.clone(), Held { object, since_ms }) {
+        let replaced = match owned.by_key.insert(key.clone(), Held { object, since_ms, batch }) {
             Some(old) => {
                 owned.by_age.remove(&(old.since_ms, key.clone()));
                 weight(owner, key, &old.object)
@@ -145,7 +158,7 @@ impl Hints {
         let mut page = Vec::new();
         let mut bytes = 0;
         for (key, held) in owned.by_key.range::<Key, _>((from, Bound::Unbounded)).take(count_max) {
-            let Held { object, since_ms } = held;
+            let Held { object, since_ms, .. } = held;
             bytes += weight(owner, key, object);
             page.push(Hint { key: key.clone(), object: object.clone(), since_ms: *since_ms });
             if bytes >= limit_bytes {
@@ -174,6 +187,30 @@ impl Hints {
             old.filter_map(move |(_, key)| self.get(owner, key).map(|hint| (owner.clone(), hint)))
         });
         aged.take(count_max).collect()
+    }
+
+    /// Some of the hints behind `after`, in the order of owners and keys, `count_max` at most, each with
+    /// the batch of the log that holds it.
+    pub(super) fn walk(&self, after: Option<&Position>, count_max: usize) -> Vec<(Position, u64)> {
+        let from = after.map_or(Bound::Unbounded, |(owner, _)| Bound::Included(owner.clone()));
+        let behind = |owner: &Arc<str>| match after {
+            Some((last, key)) if last == owner => Bound::Excluded(key),
+            Some(_) | None => Bound::Unbounded,
+        };
+        let owners = self.owners.range((from, Bound::Unbounded));
+        let all = owners.flat_map(|(owner, owned)| {
+            let held = owned.by_key.range::<Key, _>((behind(owner), Bound::Unbounded));
+            held.map(|(key, held)| ((owner.clone(), key.clone()), held.batch))
+        });
+        all.take(count_max).collect()
+    }
+
+    /// Batch `batch` of the log holds the hint as well.
+    pub(super) fn carried(&mut self, (owner, key): &Position, batch: u64) {
+        let held = self.owners.get_mut(owner).and_then(|owned| owned.by_key.get_mut(key));
+        if let Some(held) = held {
+            held.batch = batch;
+        }
     }
 
     /// How much is kept for each owner, by name.

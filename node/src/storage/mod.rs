@@ -2,8 +2,12 @@
 //!
 //! ```text
 //! put ──► memtable (visible at once) + pending batch ──► writer task ──► log segment, synced
-//!                                                                            │
-//! ticket.durable() ◄─────────────────────────────────────────────────────────┘
+//!            │ full                                                          │
+//!            ▼                            ticket.durable() ◄─────────────────┘
+//!         sealed ──► keeper task ──► table of level 0 ──► compaction task ──► tables of levels 1 to 6
+//!                       └──► manifest: which tables there are, where the log starts
+//!
+//! get ──► memtable ──► sealed memtables ──► level 0, newest first ──► one table of each other level
 //! ```
 //!
 //! A put goes into the memtable and into the pending batch in one step under one short lock, so
@@ -11,6 +15,11 @@
 //! whatever is pending as one batch, writes and syncs it in one call, and wakes everybody who waits
 //! for that batch (group commit). See [`log`] for the files' format and the rules of recovery, and
 //! [`identity`] for who this node is.
+//!
+//! A memtable that is full is sealed and becomes a [`table`] in the background (`flush`); the
+//! `manifest` then says that the log need not bring it back. `compaction` merges tables. What damage of
+//! a table took is in doubt (`doubt`) until replicas have healed it: it is never served as if it
+//! were all there is.
 //!
 //! Beside its own objects the engine keeps hints: objects for members that could not take them, by
 //! owner and key. They are in the same log and in the same batches, under the same lock.
@@ -20,20 +29,36 @@
 //!   [`Engine::open`] fails with a typed error. It is never silently gone, and never another value.
 //! - A failed write or sync loses nothing that was accepted: the file is never trusted again beyond
 //!   what was durable before, and the batch is written anew to another one until that works.
-//! - Everything is bounded: memtable, hints, pending bytes, batch, segment ([`Options`]).
+//! - Everything is bounded: memtables, hints, pending bytes, batch, segment, cache ([`Options`]). When tables are
+//!   written more slowly than memory fills, writers wait ([`Engine::room`]), then are refused.
+//! - A file goes only after the manifest that no longer names it is durable, and after its last reader.
 //!
 //! What this module does not do: merge what it holds itself. It replaces; the caller holds the key's
 //! lock and has merged. (Hints it does merge: nobody else changes them.)
-//! It does not heal a damaged folder, and it does not yet move the memtable to tables on disk: past
-//! [`Options::memtable_bytes_max`] it refuses writes.
+//! It does not heal what is in doubt: it says what that is ([`Engine::doubts`]), and is told when it was
+//! healed ([`Engine::trust`]). It does not heal a damaged log or manifest: it refuses to open.
 
+mod compaction;
+mod doubt;
 mod engine;
 mod error;
+mod flush;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hints;
 pub mod identity;
 pub mod log;
+mod manifest;
 mod memtable;
+mod merge;
+mod opening;
 mod queue;
+mod snapshot;
+mod stats;
+mod store;
+pub mod table;
+mod version;
 mod writer;
 
 #[cfg(test)]
@@ -42,11 +67,14 @@ mod tests;
 
 use std::time::Duration;
 
-pub use engine::Engine;
+pub use doubt::TokenRange;
+pub use engine::{Engine, Known};
 pub use error::{OpenError, ReadError, RenewError, ReserveError, WriteError};
 pub use hints::{Hint, HintStats};
 pub use identity::{EpochBlock, Identity};
-pub use queue::{Stats, Ticket};
+pub use queue::Ticket;
+pub use snapshot::Snapshot;
+pub use stats::Stats;
 
 /// The longest that [`SyncPolicy::Interval`] may lag behind.
 pub const SYNC_INTERVAL_MAX: Duration = Duration::from_millis(10);
@@ -70,8 +98,15 @@ pub struct Options {
     pub sync: SyncPolicy,
     /// A log segment is closed before it grows past this, unless a single batch is larger.
     pub segment_bytes: u64,
-    /// Writes that would grow the memtable past this are refused.
-    pub memtable_bytes_max: u64,
+    /// A memtable that would grow past this is sealed, to become a table. Two of them may wait for
+    /// that; then writes do.
+    pub memtable_bytes: u64,
+    /// A table that compaction writes is finished once it has so many bytes.
+    pub table_bytes: u64,
+    /// A table's block is closed once it has so many bytes: what a read of one key unpacks.
+    pub block_bytes: usize,
+    /// Unpacked blocks of tables are kept in memory up to so many bytes in all.
+    pub cache_bytes: u64,
     /// Hints that would grow all of them together past this are refused. Those that the log brings
     /// back at the start are kept in any case.
     pub hint_bytes_max: u64,
@@ -92,7 +127,10 @@ impl Default for Options {
         Self {
             sync: SyncPolicy::Always,
             segment_bytes: 64 << 20,
-            memtable_bytes_max: 1 << 30,
+            memtable_bytes: 64 << 20,
+            table_bytes: 32 << 20,
+            block_bytes: table::BLOCK_BYTES,
+            cache_bytes: 64 << 20,
             hint_bytes_max: 256 << 20,
             batch_bytes_max: 8 << 20,
             pending_bytes_max: 64 << 20,
@@ -117,6 +155,12 @@ impl Options {
         }
         if self.segment_bytes < 4096 || self.segment_bytes > 1 << 40 {
             return Err(OpenError::Options("a segment must have 4 KiB to 1 TiB"));
+        }
+        if self.memtable_bytes < 1024 || self.table_bytes < 1024 {
+            return Err(OpenError::Options("a memtable and a table must have 1 KiB at least"));
+        }
+        if self.block_bytes < 64 || self.block_bytes > 1 << 20 {
+            return Err(OpenError::Options("a block must have 64 bytes to 1 MiB"));
         }
         if self.prefill_bytes > 16 << 20 {
             return Err(OpenError::Options("at most 16 MiB may be filled ahead"));

@@ -14,9 +14,10 @@
 //! most. `pending_bytes` is what is accepted and not yet durable.
 
 mod hinting;
+mod reading;
+mod sealing;
 
 use std::collections::VecDeque;
-use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,11 +25,16 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
+pub(super) use self::reading::{Near, Step};
+pub(super) use self::sealing::{Chore, DoubtChange};
 use super::error::WriteError;
 use super::hints::Hints;
 use super::log::format::{BATCH_HEADER_BYTES, Batch};
 use super::log::record::{RECORD_OVERHEAD_BYTES, Record};
+pub(super) use super::log::replay::Segment;
 use super::memtable::Memtable;
+use super::stats::Stats;
+use super::version::{Graveyard, View};
 use super::{Options, SyncPolicy};
 use crate::domain::key::Key;
 use crate::domain::object::Object;
@@ -45,40 +51,6 @@ const SPARE_BYTES_MAX: usize = 1 << 20;
 
 /// So long a record that nobody waits for waits for one that somebody does.
 const RIDE_MAX: Duration = Duration::from_millis(100);
-
-/// Entries that one hold of the lock copies at most while a scan runs.
-const SCAN_STEP: usize = 256;
-
-/// Counters and sizes of an engine.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Keys held.
-    pub keys: u64,
-    /// What they weigh in memory, in bytes.
-    pub memtable_bytes: u64,
-    /// Hints held for other members.
-    pub hints: u64,
-    /// What they weigh in memory, in bytes.
-    pub hint_bytes: u64,
-    /// Bytes of the log that replay would read.
-    pub log_bytes: u64,
-    /// Segments of the log.
-    pub segments: u64,
-    /// Batches made durable since the start.
-    pub batches: u64,
-    /// Records made durable since the start.
-    pub records: u64,
-    /// Writes with sync that were tried since the start.
-    pub syncs: u64,
-    /// Writes with sync that failed since the start.
-    pub failures: u64,
-    /// How long the last successful write with sync took.
-    pub last_sync: Duration,
-    /// Why writes are refused at the moment; `None`: they are not.
-    pub stalled: Option<Arc<str>>,
-    /// Bytes accepted and not yet durable.
-    pub pending_bytes: u64,
-}
 
 /// A write on its way to the disk. Dropping it is fine: the write goes on.
 #[derive(Debug, Clone)]
@@ -111,18 +83,36 @@ pub(super) struct Shared {
     /// The last durable batch.
     durable: AtomicU64,
     failures: AtomicU64,
+    damages: AtomicU64,
     /// The writer is gone: nothing more becomes durable.
+    written: AtomicBool,
+    /// The folder may belong to somebody else.
     ended: AtomicBool,
     bells: [Notify; BELLS],
     /// Rung for the writer: a batch was begun, filled or grew to its target, or the end was asked for.
     work: Notify,
+    /// Files to remove. Its bell is rung for the keeper as well when a memtable was sealed, something
+    /// is in doubt, or the end was asked for.
+    graveyard: Arc<Graveyard>,
+    /// Rung for compaction: there are other tables, or the end was asked for.
+    compaction: Notify,
+    /// Rung for those who wait for [room](Self::room).
+    room: Notify,
     end: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     memtable: Memtable,
+    /// The first batch whose puts may be in the memtable.
+    memtable_from: u64,
     hints: Hints,
+    /// What lies beneath the memtable.
+    view: Arc<View>,
+    /// Segments of the log, oldest first.
+    segments: VecDeque<Segment>,
+    /// What the manifest must hear of doubt.
+    doubt_changes: Vec<DoubtChange>,
     /// Takes records; its number is the highest.
     open: Batch,
     /// So many of its records are awaited by somebody.
@@ -142,6 +132,18 @@ struct State {
     stats: Stats,
 }
 
+/// What an engine starts with.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) memtable: Memtable,
+    /// The first batch whose puts may be in the memtable.
+    pub(super) memtable_from: u64,
+    pub(super) hints: Hints,
+    pub(super) view: View,
+    pub(super) segments: VecDeque<Segment>,
+    pub(super) graveyard: Arc<Graveyard>,
+}
+
 /// What the writer does next.
 enum Next {
     Write(Batch),
@@ -151,16 +153,15 @@ enum Next {
 }
 
 impl Shared {
-    /// Starts behind batch `durable`, with what replay found.
-    pub(super) fn new(
-        options: Options,
-        durable: u64,
-        (memtable, hints): (Memtable, Hints),
-        stats: Stats,
-    ) -> Self {
+    /// Starts behind batch `durable`, with what was found.
+    pub(super) fn new(options: Options, durable: u64, contents: Contents) -> Self {
         let state = State {
-            memtable,
-            hints,
+            memtable: contents.memtable,
+            memtable_from: contents.memtable_from,
+            hints: contents.hints,
+            view: Arc::new(contents.view),
+            segments: contents.segments,
+            doubt_changes: Vec::new(),
             awaited: 0,
             awaited_before: 0,
             open: Batch::new(durable + 1, BytesMut::new()),
@@ -170,16 +171,21 @@ impl Shared {
             target: 0,
             spare: BytesMut::new(),
             closing: false,
-            stats,
+            stats: Stats::default(),
         };
         Self {
             options,
             state: Mutex::new(state),
             durable: AtomicU64::new(durable),
             failures: AtomicU64::new(0),
+            damages: AtomicU64::new(0),
+            written: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             bells: Default::default(),
             work: Notify::new(),
+            graveyard: contents.graveyard,
+            compaction: Notify::new(),
+            room: Notify::new(),
             end: Notify::new(),
         }
     }
@@ -187,12 +193,6 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic anywhere ends the process; what its destructors see is as good as it gets.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `None` once the engine is closed.
-    pub(super) fn get(&self, key: &Key) -> Option<Option<Arc<Object>>> {
-        let state = self.state();
-        (!state.closing).then(|| state.memtable.get(key))
     }
 
     /// Accepts a write, or changes nothing.
@@ -204,9 +204,8 @@ impl Shared {
         let mut state = self.state();
         let bytes_max = record_bytes_max(key, &object);
         state.admit(bytes_max, &self.options)?;
-        let (now, then) = (state.memtable.bytes(), state.memtable.bytes_with(key, &object));
-        if then > self.options.memtable_bytes_max && then > now {
-            return Err(WriteError::MemtableFull { bytes: now });
+        if state.make_room(key, &object, &self.options)? {
+            self.graveyard.bell.notify_one();
         }
         let push = |out: &mut BytesMut| Record::encode_put(key, &object, out);
         let ring = state.push(bytes_max, true, &self.options, push);
@@ -230,43 +229,17 @@ impl Shared {
         Ticket { shared: self.clone(), batch: state.awaited_through() }
     }
 
-    /// Entries between the bounds in key order, until they weigh `limit_bytes`; one at least, if
-    /// there is one. `None` once the engine is closed.
-    pub(super) fn scan(
-        &self,
-        from: Bound<&Key>,
-        to: Bound<&Key>,
-        limit_bytes: usize,
-    ) -> Option<Vec<(Key, Arc<Object>)>> {
-        let mut page: Vec<(Key, Arc<Object>)> = Vec::new();
-        let mut budget = (limit_bytes as u64).max(1);
-        loop {
-            let before = page.len();
-            let last = page.last().map(|(key, _)| key.clone());
-            let start = last.as_ref().map_or(from, Bound::Excluded);
-            let state = self.state();
-            if state.closing {
-                return None;
-            }
-            budget = state.memtable.page((start, to), SCAN_STEP, budget, &mut page);
-            drop(state);
-            if budget == 0 || page.len() < before + SCAN_STEP {
-                return Some(page);
-            }
-        }
-    }
-
     /// Completes once `batch` is durable, or never will be.
     async fn synced(&self, batch: u64) -> Result<(), WriteError> {
         let bell = &self.bells[batch as usize % BELLS];
         loop {
             // Made before the check, so that a bell between the check and the await is heard.
             let rung = bell.notified();
-            let ended = self.ended.load(Ordering::Acquire);
+            let written = self.written.load(Ordering::Acquire);
             if self.durable.load(Ordering::Acquire) >= batch {
                 return Ok(());
             }
-            if ended {
+            if written {
                 return Err(WriteError::Closed);
             }
             rung.await;
@@ -274,26 +247,49 @@ impl Shared {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let state = self.state();
-        Stats {
-            keys: state.memtable.len() as u64,
-            memtable_bytes: state.memtable.bytes(),
-            hints: state.hints.count(),
-            hint_bytes: state.hints.bytes(),
-            failures: self.failures(),
-            pending_bytes: state.pending_bytes as u64,
-            ..state.stats.clone()
+        let (mut stats, view) = {
+            let state = self.state();
+            let stats = Stats {
+                keys: state.memtable.len() as u64,
+                memtable_bytes: state.memtable.bytes(),
+                hints: state.hints.count(),
+                hint_bytes: state.hints.bytes(),
+                log_bytes: state.segments.iter().map(|segment| segment.bytes).sum(),
+                segments: state.segments.len() as u64,
+                failures: self.failures(),
+                pending_bytes: state.pending_bytes as u64,
+                ..state.stats.clone()
+            };
+            (stats, state.view.clone())
+        };
+        stats.sealed = view.sealed.len() as u64;
+        stats.memtable_bytes += view.sealed_bytes();
+        stats.keys += view.sealed.iter().map(|sealed| sealed.memtable.len() as u64).sum::<u64>();
+        stats.tables_level0 = view.version.levels.first().map_or(0, |level| level.len() as u64);
+        for live in view.version.tables() {
+            stats.tables += 1;
+            stats.table_bytes += live.meta.bytes;
+            stats.keys += live.meta.entries;
         }
+        stats.doubtful_ranges = view.doubts.ranges().len() as u64;
+        stats
     }
 
     pub(super) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Acquire)
     }
 
+    pub(super) fn damages(&self) -> u64 {
+        self.damages.load(Ordering::Acquire)
+    }
+
     /// Asks the writer to finish. Nothing is accepted from here on.
     pub(super) fn begin_close(&self) {
         self.state().closing = true;
         self.work.notify_one();
+        self.graveyard.bell.notify_one();
+        self.compaction.notify_one();
+        self.room.notify_waiters();
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -353,8 +349,14 @@ impl Shared {
         state.stats.syncs += 1;
         state.stats.records += u64::from(batch.records);
         state.stats.last_sync = written.took;
-        state.stats.log_bytes += written.bytes;
-        state.stats.segments += written.segments;
+        match state.segments.back_mut() {
+            Some(segment) if segment.number == written.segment => segment.bytes += written.bytes,
+            Some(_) | None => state.segments.push_back(Segment {
+                number: written.segment,
+                first_batch: number,
+                bytes: written.bytes,
+            }),
+        }
         if batch.buffer.capacity() <= SPARE_BYTES_MAX {
             state.spare = batch.buffer;
         }
@@ -384,11 +386,16 @@ impl Shared {
     }
 
     /// The writer is gone.
-    pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::Release);
+    pub(super) fn writer_gone(&self) {
+        self.written.store(true, Ordering::Release);
         for bell in &self.bells {
             bell.notify_waiters();
         }
+    }
+
+    /// All tasks are gone, and the folder is free.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
         self.end.notify_waiters();
     }
 }
@@ -397,10 +404,10 @@ impl Shared {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Written {
     pub(super) took: Duration,
-    /// By how much the log grew.
+    /// The segment that holds it.
+    pub(super) segment: u64,
+    /// By how much the segment grew.
     pub(super) bytes: u64,
-    /// How many segments were added.
-    pub(super) segments: u64,
 }
 
 impl State {

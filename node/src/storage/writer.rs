@@ -69,9 +69,10 @@ async fn persist<D: Device>(
 }
 
 fn written(before: Place, after: Place, took: Duration) -> Written {
-    if before.segment == after.segment {
-        return Written { took, bytes: after.offset - before.offset, segments: 0 };
+    let segment = after.segment;
+    if before.segment == segment {
+        return Written { took, segment, bytes: after.offset - before.offset };
     }
-    event::note("segment_rolled", 0, after.segment);
-    Written { took, bytes: after.offset, segments: 1 }
+    event::note("segment_rolled", 0, segment);
+    Written { took, segment, bytes: after.offset }
 }

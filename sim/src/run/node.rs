@@ -79,6 +79,10 @@ fn config(plan: &Plan, node: NodeNo) -> Config {
     set_rare(&mut config, settings);
     config.storage.sync = if settings.sync_always { Sync::Always } else { Sync::Interval };
     config.storage.segment_bytes = settings.segment_bytes;
+    // So small that each run seals, flushes and compacts.
+    config.storage.memtable_bytes = settings.segment_bytes.clamp(4096, 32 << 10);
+    config.storage.table_bytes = config.storage.memtable_bytes;
+    (config.storage.block_bytes, config.storage.cache_bytes) = (512, 32 << 10);
     config
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | gauge | bound |
 //! |---|---|
-//! | `memtable_bytes` | `storage.memtable_bytes_max` |
+//! | `memtable_bytes` | `storage.memtable_bytes`: two full ones beside one that may be over by a quarter, and a pair |
 //! | `log_pending_bytes` | the engine's `pending_bytes_max` |
 //! | `hint_bytes` | `hints.bytes_max` |
 //! | `http_connections` | `limits.connections` |
@@ -36,9 +36,12 @@ pub(super) fn gauges(node: &Node) -> Vec<Gauge> {
     }
     let gauge = |name, value, bound| Gauge { name, value, bound };
     let count = |name, value, bound| gauge(name, value as u64, bound as u64);
+    // Each may hold one object more than fits.
+    let object_max = (limits.siblings * limits.pair_bytes) as u64;
+    let memtables_max = app.config.storage.memtable_bytes * 13 / 4 + 3 * object_max;
     let pending_max = storage::Options::default().pending_bytes_max as u64;
     vec![
-        gauge("memtable_bytes", stats.memtable_bytes, app.config.storage.memtable_bytes_max),
+        gauge("memtable_bytes", stats.memtable_bytes, memtables_max),
         gauge("hint_bytes", stats.hint_bytes, app.config.hints.bytes_max),
         gauge("log_pending_bytes", stats.pending_bytes, pending_max),
         count("http_connections", node.http_connections(), limits.connections),

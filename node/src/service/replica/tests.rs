@@ -100,3 +100,44 @@ fn a_merge_that_changes_nothing_waits_for_what_it_confirms() {
         .unwrap()
         .unwrap();
 }
+
+#[test]
+fn a_state_that_damage_made_doubtful_is_minted_on_with_an_actor_younger_than_that() {
+    let test = async {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { memtable_bytes: 1024, ..Options::default() };
+        let engine = Engine::open(dir.path(), "test", options).await.unwrap();
+        let replica = Replica::start(engine.clone(), 9).await.unwrap();
+        let key = Key::new("b", "k").unwrap();
+        let lost = replica.write(&key, intent("1")).await.unwrap().object.siblings()[0].dot;
+        // So that it is in a table.
+        drop(engine.snapshot().await.unwrap());
+        while engine.stats().flushes == 0 {
+            crate::runtime::time::sleep(Duration::from_millis(1)).await;
+        }
+        let table = dir.path().join("table-0000000001.sst");
+        let mut bytes = std::fs::read(&table).unwrap();
+        bytes[20] ^= 1;
+        std::fs::write(&table, bytes).unwrap();
+
+        let read = replica.read(&key).await;
+        assert!(matches!(read, Err(ReplicaError::Read(ReadError::Doubtful))), "{read:?}");
+        let minted = replica.write(&key, intent("2")).await.unwrap();
+        let first = minted.object.siblings()[0].dot;
+        assert_eq!((first.actor.node, first.counter), (lost.actor.node, 1));
+        assert!(first.actor.epoch > lost.actor.epoch, "{first:?} after {lost:?}");
+        // What was minted since is all here, so the vector does not grow with each write.
+        let minted = replica.write(&key, intent("3")).await.unwrap();
+        let dots: Vec<_> = minted.object.siblings().iter().map(|sibling| sibling.dot).collect();
+        assert_eq!(dots, [first, Dot { actor: first.actor, counter: 2 }]);
+        // Keys that are not in doubt go on as before.
+        let other = Key::new("b", "other").unwrap();
+        let before = replica.write(&other, intent("1")).await.unwrap().object.siblings()[0].dot;
+        let after = replica.write(&other, intent("2")).await.unwrap();
+        assert_eq!(after.object.siblings()[1].dot.actor, before.actor);
+        engine.close().await.unwrap();
+    };
+    task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))
+        .unwrap()
+        .unwrap();
+}

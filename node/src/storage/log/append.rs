@@ -31,7 +31,7 @@ pub(in crate::storage) trait Device: Send + Sync + 'static {
 }
 
 /// The disk of this machine.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(in crate::storage) struct Disk;
 
 impl Device for Disk {

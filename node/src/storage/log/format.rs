@@ -189,18 +189,18 @@ impl Batch {
     }
 }
 
-/// Takes the records of a batch apart.
+/// Takes the records of a batch apart: each with the batch's number.
 ///
 /// # Errors
 /// [`DecodeError`]: the checksum was right, so this was written by another release, or by a bug.
 pub(in crate::storage) fn decode_records(
     header: &BatchHeader,
     batch: &Bytes,
-    apply: &mut impl FnMut(Record),
+    apply: &mut impl FnMut(u64, Record),
 ) -> Result<(), DecodeError> {
     let mut from = Decoder::new(&batch[BATCH_HEADER_BYTES..]);
     for _ in 0..header.records {
-        apply(Record::decode(&mut from)?);
+        apply(header.number, Record::decode(&mut from)?);
     }
     from.finish()
 }

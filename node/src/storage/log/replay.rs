@@ -29,14 +29,23 @@ pub(in crate::storage) struct Replayed {
     pub(in crate::storage) void: Vec<PathBuf>,
     /// Higher than the number of any file in the folder.
     pub(in crate::storage) next_segment: u64,
-    /// Segments that the proven part is made of.
-    pub(in crate::storage) segments: u64,
-    /// Its size in bytes.
+    /// The segments that the proven part is made of, oldest first.
+    pub(in crate::storage) segments: Vec<Segment>,
+}
+
+/// A segment of the proven part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::storage) struct Segment {
+    pub(in crate::storage) number: u64,
+    pub(in crate::storage) first_batch: u64,
+    /// Up to where it counts.
     pub(in crate::storage) bytes: u64,
 }
 
-/// Reads the segments called `numbers` (sorted) in `folder`, whose id is `id`, and gives every record
-/// that counts to `apply`, oldest first. Changes nothing on disk.
+/// Reads the segments called `numbers` (sorted) in `folder`, whose id is `id`, from segment `start` on
+/// (0: from the first), and gives every record that counts to `apply`, oldest first, with the number of its batch.
+/// Batches through `flushed_through` are in tables too, so their numbers must not come again: an empty one
+/// of them is carried over like others. Changes nothing on disk.
 ///
 /// # Errors
 /// [`OpenError::Damaged`], [`OpenError::Version`], [`OpenError::Disk`].
@@ -44,7 +53,8 @@ pub(in crate::storage) async fn replay(
     folder: &Path,
     id: NodeId,
     numbers: &[u64],
-    apply: &mut impl FnMut(Record),
+    (start, flushed_through): (u64, u64),
+    apply: &mut impl FnMut(u64, Record),
 ) -> Result<Replayed, OpenError> {
     let next_segment = numbers.last().map_or(1, |last| last + 1);
     let mut replayed = Replayed {
@@ -53,33 +63,45 @@ pub(in crate::storage) async fn replay(
         unproven: Vec::new(),
         void: Vec::new(),
         next_segment,
-        segments: 0,
-        bytes: 0,
+        segments: Vec::new(),
     };
     let path = |number: u64| segment_path(folder, number);
-    let Some((tip, proven)) = find_tip(folder, id, numbers).await? else {
+    let counting = &numbers[numbers.partition_point(|number| *number < start)..];
+    let Some((tip, proven)) = find_tip(folder, id, counting).await? else {
+        if start > 0 || flushed_through > 0 {
+            return Err(OpenError::damaged(&path(start.max(1)), 0, "the segment is missing"));
+        }
         replayed.void = numbers.iter().map(|n| path(*n)).collect();
         return Ok(replayed);
     };
-    let chain = chain_to(folder, id, numbers, &tip).await?;
+    let chain = chain_to(folder, id, counting, start, &tip).await?;
     for pair in chain.windows(2) {
         let (segment, successor) = (&pair[0], &pair[1]);
         let until = Until { offset: successor.follows.offset, batch: successor.first_batch - 1 };
         read_sealed(&path(segment.number), segment, until, apply).await?;
-        replayed.bytes += until.offset;
+        let (number, first_batch) = (segment.number, segment.first_batch);
+        replayed.segments.push(Segment { number, first_batch, bytes: until.offset });
     }
     replayed.unproven = read_tip(&path(tip.number), &tip, proven, apply).await?;
+    // The empty batch of an orderly close has said what it had to say.
+    let said = |batch: &mut Batch| batch.records == 0 && batch.number > flushed_through;
+    while replayed.unproven.pop_if(said).is_some() {}
     replayed.durable_through = proven.batch;
+    let valid_through = proven.batch + replayed.unproven.len() as u64;
+    if valid_through < flushed_through {
+        let what = "the log ends before what is in tables";
+        return Err(OpenError::damaged(&path(tip.number), proven.offset, what));
+    }
     // A tip that proves nothing is replaced by the next segment, which then follows the same place.
-    let kept = if proven.batch < tip.first_batch {
+    // But for the first one, whose number the manifest knows.
+    if proven.batch < tip.first_batch && tip.number != start {
         replayed.end = tip.follows;
-        &chain[..chain.len() - 1]
     } else {
         replayed.end = Place { segment: tip.number, offset: proven.offset };
-        replayed.bytes += proven.offset;
-        &chain[..]
-    };
-    replayed.segments = kept.len() as u64;
+        let (number, first_batch) = (tip.number, tip.first_batch);
+        replayed.segments.push(Segment { number, first_batch, bytes: proven.offset });
+    }
+    let kept = &replayed.segments;
     let is_void = |n: &&u64| !kept.iter().any(|segment| segment.number == **n);
     replayed.void = numbers.iter().filter(is_void).map(|n| path(*n)).collect();
     Ok(replayed)
@@ -157,26 +179,30 @@ async fn examine(
     Ok(Some((header, proven)))
 }
 
-/// The headers from the start of the log to `tip`.
+/// The headers from segment `start` (0: from the one that follows none) to `tip`.
 async fn chain_to(
     folder: &Path,
     id: NodeId,
     numbers: &[u64],
+    start: u64,
     tip: &SegmentHeader,
 ) -> Result<Vec<SegmentHeader>, OpenError> {
     let mut chain = vec![*tip];
-    let mut follows = tip.follows.segment;
-    while follows > 0 {
-        let path = segment_path(folder, follows);
-        if numbers.binary_search(&follows).is_err() {
+    let follows = |header: &SegmentHeader| {
+        if header.number == start { 0 } else { header.follows.segment.max(start) }
+    };
+    let mut next = follows(tip);
+    while next > 0 {
+        let path = segment_path(folder, next);
+        if numbers.binary_search(&next).is_err() {
             return Err(OpenError::damaged(&path, 0, "the segment is missing"));
         }
         let mut file = Window::open(&path).await?;
-        let header = read_header(&mut file, follows, id).await?;
+        let header = read_header(&mut file, next, id).await?;
         let what = "the segment's header is not valid";
         let header = header.ok_or_else(|| OpenError::damaged(&path, 0, what))?;
         // Each link leads to a lower number (checked with the header), so this ends.
-        follows = header.follows.segment;
+        next = follows(&header);
         chain.push(header);
     }
     chain.reverse();
@@ -208,7 +234,7 @@ async fn read_sealed(
     path: &Path,
     header: &SegmentHeader,
     until: Until,
-    apply: &mut impl FnMut(Record),
+    apply: &mut impl FnMut(u64, Record),
 ) -> Result<(), OpenError> {
     let mut file = Window::open(path).await?;
     let mut at = Until { offset: SEGMENT_HEADER_BYTES as u64, batch: header.first_batch - 1 };
@@ -238,7 +264,7 @@ async fn read_tip(
     path: &Path,
     header: &SegmentHeader,
     proven: Until,
-    apply: &mut impl FnMut(Record),
+    apply: &mut impl FnMut(u64, Record),
 ) -> Result<Vec<Batch>, OpenError> {
     let mut file = Window::open(path).await?;
     let mut at = Until { offset: SEGMENT_HEADER_BYTES as u64, batch: header.first_batch - 1 };
@@ -253,10 +279,6 @@ async fn read_tip(
         at.offset += batch.total_bytes() as u64;
         at.batch = batch.number;
     }
-    // The empty batch of an orderly close has said what it had to say.
-    while unproven.last().is_some_and(|batch| batch.records == 0) {
-        unproven.pop();
-    }
     event::note("segment_replayed", 0, records);
     Ok(unproven)
 }
@@ -266,7 +288,7 @@ fn decode(
     offset: u64,
     header: &BatchHeader,
     batch: &Bytes,
-    apply: &mut impl FnMut(Record),
+    apply: &mut impl FnMut(u64, Record),
 ) -> Result<(), OpenError> {
     let what = "a batch holds records that this release does not know";
     decode_records(header, batch, apply).map_err(|_| OpenError::damaged(path, offset, what))

@@ -10,11 +10,14 @@ use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::runtime::event;
 use crate::storage::error::WriteError;
-use crate::storage::hints::{Hint, HintStats};
+use crate::storage::hints::{Hint, HintStats, Position};
 use crate::storage::log::record::{RECORD_OVERHEAD_BYTES, Record};
 
 /// Hints that one hold of the lock copies or forgets at most.
 const HINT_STEP: usize = 256;
+
+/// Bytes of hints that one hold of the lock logs again, about.
+const CARRY_STEP_BYTES: usize = 128 << 10;
 
 impl Shared {
     /// Merges `object` into what is kept for `owner` under `key`, or changes nothing.
@@ -52,7 +55,8 @@ impl Shared {
         }
         let push = |out: &mut BytesMut| Record::encode_hint(owner, key, &object, since_ms, out);
         let ring = state.push(bytes_max, true, &self.options, push);
-        state.hints.insert(owner, key, object, since_ms);
+        let batch = state.open.number;
+        state.hints.insert(owner, key, object, since_ms, batch);
         Ok(self.pushed(state, ring))
     }
 
@@ -123,6 +127,62 @@ impl Shared {
 
     pub(in crate::storage) fn hint_owners(&self) -> Vec<HintStats> {
         self.state().hints.stats()
+    }
+}
+
+/// Hints in a log that loses its front.
+impl Shared {
+    /// The lowest batch of the log that holds a hint, among some of the hints behind `after`; and where
+    /// to go on (`None`: these were the last). Batches only rise, so the lowest of all such answers is
+    /// never too high.
+    pub(in crate::storage) fn oldest_hint(
+        &self,
+        after: Option<&Position>,
+    ) -> (u64, Option<Position>) {
+        let some = self.state().hints.walk(after, HINT_STEP);
+        let oldest = some.iter().map(|(_, batch)| *batch).min().unwrap_or(u64::MAX);
+        let more = some.len() == HINT_STEP;
+        (oldest, some.into_iter().next_back().map(|(last, _)| last).filter(|_| more))
+    }
+
+    /// Logs some of the hints behind `after` again that a batch below `below` holds, so that the log
+    /// may lose it; and where to go on (`None`: these were the last).
+    ///
+    /// # Errors
+    /// [`WriteError`]: not now; those that were carried are.
+    pub(in crate::storage) fn carry_hints(
+        &self,
+        after: Option<&Position>,
+        below: u64,
+    ) -> Result<Option<Position>, WriteError> {
+        let mut state = self.state();
+        let some = state.hints.walk(after, HINT_STEP);
+        let more = some.len() == HINT_STEP;
+        let (mut ring, mut last, mut bytes) = (false, None, 0);
+        for (position, batch) in some {
+            if bytes > CARRY_STEP_BYTES {
+                break;
+            }
+            let (owner, key) = &position;
+            if batch < below
+                && let Some(Hint { object, since_ms, .. }) = state.hints.get(owner, key)
+            {
+                let bytes_max = owner.len() + record_bytes_max(key, &object);
+                state.admit(bytes_max, &self.options)?;
+                let push =
+                    |out: &mut BytesMut| Record::encode_hint(owner, key, &object, since_ms, out);
+                ring |= state.push(bytes_max, false, &self.options, push);
+                let batch = state.open.number;
+                state.hints.carried(&position, batch);
+                bytes += bytes_max;
+            }
+            last = Some(position);
+        }
+        drop(state);
+        if ring {
+            self.work.notify_one();
+        }
+        Ok(last.filter(|_| more || bytes > CARRY_STEP_BYTES))
     }
 }
 

@@ -86,7 +86,10 @@ fn a_flipped_bit_is_found_or_harmless() {
                 rotten.get_mut(name).unwrap()[at] ^= 1 << (at % 8);
                 let dir = folder(&rotten).await;
                 let opened = Engine::open(dir.path(), CLUSTER, plain()).await;
-                if *name == names[0] && at >= void_from {
+                if name.starts_with("manifest-") {
+                    // It says nothing yet that the log does not.
+                    assert_eq!(contents(&opened.unwrap()).await, after, "{name} at {at}");
+                } else if *name == names[0] && at >= void_from {
                     assert_eq!(contents(&opened.unwrap()).await, after, "{name} at {at}");
                 } else if *name == names[1] && at >= undeclared_from {
                     assert_eq!(contents(&opened.unwrap()).await, before, "{name} at {at}");

@@ -6,6 +6,7 @@ mod failure;
 mod hints;
 mod identity;
 mod model;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -57,6 +58,18 @@ fn plain() -> Options {
     Options { prefill_bytes: 0, gather: Duration::ZERO, ..Options::default() }
 }
 
+/// So small that a test of a few writes seals, flushes and compacts.
+fn tiny() -> Options {
+    Options {
+        segment_bytes: 8192,
+        memtable_bytes: 4096,
+        table_bytes: 8192,
+        block_bytes: 512,
+        cache_bytes: 16 << 10,
+        ..plain()
+    }
+}
+
 async fn open(dir: &Path, options: Options) -> Engine {
     Engine::open(dir, CLUSTER, options).await.unwrap()
 }
@@ -83,6 +96,18 @@ async fn contents(engine: &Engine) -> Contents {
         let Some((last, _)) = page.last() else { return all };
         from = Bound::Excluded(last.clone());
         all.extend(page);
+    }
+}
+
+/// Waits until nothing is on its way to the disk.
+async fn settle(engine: &Engine) {
+    let busy = |stats: &crate::storage::Stats| {
+        stats.pending_bytes > 0 || stats.sealed > 0 || stats.compacting
+    };
+    let mut calm = 0;
+    while calm < 5 {
+        time::sleep(Duration::from_millis(1)).await;
+        calm = if busy(&engine.stats()) { 0 } else { calm + 1 };
     }
 }
 

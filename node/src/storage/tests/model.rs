@@ -1,4 +1,5 @@
-//! Random work against a `BTreeMap`, with restarts and crashes of the process in between.
+//! Random work against a `BTreeMap`, with flushes, compactions, snapshots, restarts and crashes of the
+//! process in between.
 
 use rand::Rng as _;
 use rand::SeedableRng as _;
@@ -9,7 +10,7 @@ use crate::storage::SyncPolicy;
 
 #[test]
 fn the_engine_is_a_durable_map() {
-    for seed in 0..12 {
+    for seed in 0..24 {
         run(one_life(ChaCha8Rng::seed_from_u64(seed)));
     }
 }
@@ -18,9 +19,10 @@ async fn one_life(mut dice: ChaCha8Rng) {
     let mut dir = temp_dir();
     let mut model = Contents::new();
     let mut engine = open(dir.path(), draw_options(&mut dice)).await;
-    for _ in 0..300 {
+    for _ in 0..400 {
         match dice.random_range(0..100) {
             0..70 => {
+                engine.room().await;
                 let size = [1, 20, 300, 3000][dice.random_range(0..4)];
                 let value = dice.random_range('a'..='z').to_string().repeat(size);
                 let (key, object) = (key(dice.random_range(0..40)), object(&value));
@@ -40,10 +42,16 @@ async fn one_life(mut dice: ChaCha8Rng) {
                 engine = open(dir.path(), draw_options(&mut dice)).await;
                 assert_eq!(contents(&engine).await, model);
             }
+            97 => {
+                let snapshot = engine.snapshot().await.unwrap();
+                let (key, object) = (key(dice.random_range(0..40)), object("later"));
+                let page = snapshot.scan(Bound::Unbounded, Bound::Unbounded, usize::MAX);
+                drop(engine.put(&key, object.clone()).unwrap());
+                assert_eq!(page.await.unwrap().into_iter().collect::<Contents>(), model);
+                model.insert(key, object);
+            }
             _ => {
-                while engine.stats().pending_bytes > 0 {
-                    time::sleep(Duration::from_millis(1)).await;
-                }
+                settle(&engine).await;
                 dir = folder(&image(dir.path()).await).await;
                 engine = open(dir.path(), draw_options(&mut dice)).await;
                 assert_eq!(contents(&engine).await, model);
@@ -80,6 +88,10 @@ fn draw_options(dice: &mut ChaCha8Rng) -> Options {
         segment_bytes: [4096, 20_000, 1 << 20][dice.random_range(0..3)],
         batch_bytes_max: [4096, 1 << 20][dice.random_range(0..2)],
         prefill_bytes: [0, 512, 100_000][dice.random_range(0..3)],
+        memtable_bytes: [4096, 20_000, 1 << 20][dice.random_range(0..3)],
+        table_bytes: [2048, 20_000][dice.random_range(0..2)],
+        block_bytes: [64, 1000, 16_384][dice.random_range(0..3)],
+        cache_bytes: [0, 10_000, 1 << 20][dice.random_range(0..3)],
         gather: Duration::from_micros(dice.random_range(0..2000)),
         ..Options::default()
     }

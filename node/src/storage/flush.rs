@@ -1,0 +1,205 @@
+//! The keeper: makes tables of sealed memtables, shortens the log, and writes down what is in doubt.
+//!
+//! ```text
+//! memtable sealed ──► table written, synced ──► log proves its batches ──► manifest: table added,
+//!                                                                          puts through batch b in tables
+//!                        hints carried ◄── log's first segments hold nothing else ◄──┘
+//!                              └──► manifest: log starts at segment s ──► segments removed
+//! ```
+//!
+//! Only what the log proves to be durable counts as flushed: replay leaves out the puts of such
+//! batches, and their numbers must never come again. A batch is proven when a later one is durable.
+//!
+//! Whatever fails is tried again, with longer and longer pauses. Nothing is lost meanwhile: the
+//! memtable stays in memory and its batches in the log. Writers wait once memory is full.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::log::append::Device;
+use super::log::segment_path;
+use super::manifest::edit::Change;
+use super::queue::{Chore, DoubtChange, Segment};
+use super::store::{Closing, Edit, RETRY_MAX, RETRY_MIN, Store, remove};
+use super::table::{Origin, Properties, Spec, TableError, TableWriter};
+use super::version::{Live, Sealed};
+use crate::runtime::{event, task};
+
+/// Entries that are written between two looks at the rest of the world.
+const STEP: usize = 64;
+
+/// Does the chores until the end is asked for.
+pub(super) async fn run<D: Device>(store: &Store<D>) {
+    loop {
+        let done = match store.shared.next_chore().await {
+            Chore::End => break,
+            Chore::Bury => {
+                store.bury().await;
+                continue;
+            }
+            Chore::Doubts(changes) => write_doubts(store, changes).await,
+            Chore::Flush(sealed) => match flush(store, &sealed).await {
+                Ok(()) => release(store).await,
+                Err(Closing) => Err(Closing),
+            },
+        };
+        if done.is_err() {
+            break;
+        }
+    }
+    store.bury().await;
+}
+
+async fn write_doubts<D: Device>(
+    store: &Store<D>,
+    changes: Vec<DoubtChange>,
+) -> Result<(), Closing> {
+    let edit: Vec<Change> = changes.iter().map(|change| change.change.clone()).collect();
+    let doubts = store.note(&edit).await?;
+    store.shared.doubts_durable(doubts);
+    for change in changes {
+        if let Some(done) = change.done {
+            // Whoever asked may have gone.
+            let _gone = done.send(());
+        }
+    }
+    Ok(())
+}
+
+/// Makes a table of `sealed`, however long that takes.
+async fn flush<D: Device>(store: &Store<D>, sealed: &Arc<Sealed>) -> Result<(), Closing> {
+    let mut pause = RETRY_MIN;
+    let live = loop {
+        let origin = store.next_table().await;
+        let error = match write(store, origin, sealed).await {
+            Ok(Some(live)) => break live,
+            Ok(None) => {
+                store.discard(origin).await;
+                return Err(Closing);
+            }
+            Err(error) => error,
+        };
+        store.discard(origin).await;
+        tracing::warn!(%error, "a memtable cannot be written to a table; retrying");
+        event::note("flush_failed", 0, origin.table.0);
+        store.shared.count_table_failure(error.to_string());
+        if store.shared.is_closing() {
+            return Err(Closing);
+        }
+        store.shared.rest(pause).await;
+        pause = (pause * 2).min(RETRY_MAX);
+    };
+    let through = sealed.batches.1;
+    store.shared.proven(through).await.map_err(|_closed| Closing)?;
+    let (start, _) = store.log_start().await;
+    let bytes = live.meta.bytes;
+    event::note("memtable_flushed", live.meta.entries, bytes);
+    let changes = vec![Change::Log { start, flushed_through: through }];
+    let edit = Edit { added: vec![live], changes, flushed: Some(sealed), ..Edit::default() };
+    store.install(edit).await?;
+    store.shared.count_flush(bytes);
+    Ok(())
+}
+
+/// Writes `sealed` to a table of level 0 and opens it; `None`: the end was asked for.
+async fn write<D: Device>(
+    store: &Store<D>,
+    origin: Origin,
+    sealed: &Sealed,
+) -> Result<Option<Live>, TableError> {
+    let spec = Spec {
+        origin,
+        entries_max: sealed.memtable.len() as u64,
+        batches: sealed.batches.0..=sealed.batches.1,
+        block_bytes: store.shared.options.block_bytes,
+    };
+    let mut writer = TableWriter::create(&store.path(origin), spec).await?;
+    let mut from = Bound::Unbounded;
+    loop {
+        let mut page = Vec::with_capacity(STEP);
+        sealed.memtable.page((from.as_ref(), Bound::Unbounded), STEP, u64::MAX, &mut page);
+        let Some((last, _)) = page.last() else { break };
+        from = Bound::Excluded(last.clone());
+        for (key, object) in &page {
+            writer.add(key, object).await?;
+        }
+        if store.shared.is_closing() {
+            return Ok(None);
+        }
+        task::yield_now().await;
+    }
+    let properties: Properties = writer.finish().await?;
+    store.adopt(origin, 0, properties).await.map(Some)
+}
+
+/// Takes the segments off the log's front that nothing needs any more.
+async fn release<D: Device>(store: &Store<D>) -> Result<(), Closing> {
+    let (_, through) = store.log_start().await;
+    let Some((mut released, mut first)) = store.shared.releasable(through) else { return Ok(()) };
+    let oldest = oldest_hint(store).await;
+    if oldest < first.first_batch {
+        if is_log_long(store, &released) {
+            carry_hints(store, first.first_batch).await?;
+        } else {
+            // Up to the segment with the oldest hint.
+            while let Some(segment) = released.pop_if(|_| oldest < first.first_batch) {
+                first = segment;
+            }
+        }
+    }
+    if released.is_empty() {
+        return Ok(());
+    }
+    store.note(&[Change::Log { start: first.number, flushed_through: through }]).await?;
+    store.shared.released(first.number);
+    event::note("log_released", released.len() as u64, first.number);
+    for segment in released {
+        remove(&segment_path(store.folder(), segment.number)).await;
+    }
+    Ok(())
+}
+
+async fn oldest_hint<D: Device>(store: &Store<D>) -> u64 {
+    let (mut oldest, mut after) = (u64::MAX, None);
+    loop {
+        let (some, next) = store.shared.oldest_hint(after.as_ref());
+        oldest = oldest.min(some);
+        if next.is_none() {
+            return oldest;
+        }
+        after = next;
+        task::yield_now().await;
+    }
+}
+
+/// True when the log's front is worth logging its hints again: when it is twice as long as all hints
+/// together, so that half of it or more is freed, and carrying costs no more than was written.
+fn is_log_long<D: Device>(store: &Store<D>, front: &[Segment]) -> bool {
+    let front: u64 = front.iter().map(|segment| segment.bytes).sum();
+    front >= 2 * store.shared.hint_bytes()
+}
+
+/// Logs the hints again that only batches below `below` hold, and waits until that is proven.
+async fn carry_hints<D: Device>(store: &Store<D>, below: u64) -> Result<(), Closing> {
+    let shared = &store.shared;
+    let mut after = None;
+    loop {
+        while shared.is_log_busy() {
+            if shared.is_closing() {
+                return Err(Closing);
+            }
+            shared.rest(Duration::from_millis(20)).await;
+        }
+        match shared.carry_hints(after.as_ref(), below) {
+            Ok(None) => break,
+            Ok(next) => after = next,
+            // Refused in the middle of a step: those before it stay carried, the rest comes again.
+            Err(_) if shared.is_closing() => return Err(Closing),
+            Err(_) => shared.rest(Duration::from_millis(20)).await,
+        }
+        task::yield_now().await;
+    }
+    event::note("hints_carried", 0, below);
+    shared.proven(shared.close_open_batch()).await.map_err(|_closed| Closing)
+}
