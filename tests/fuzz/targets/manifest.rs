@@ -1,4 +1,4 @@
-//! Records of the log.
+//! The manifest.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
