@@ -106,6 +106,8 @@ struct State {
     memtable: Memtable,
     /// The first batch whose puts may be in the memtable.
     memtable_from: u64,
+    /// Bytes of log since then.
+    logged_bytes: u64,
     hints: Hints,
     /// What lies beneath the memtable.
     view: Arc<View>,
@@ -158,6 +160,7 @@ impl Shared {
         let state = State {
             memtable: contents.memtable,
             memtable_from: contents.memtable_from,
+            logged_bytes: contents.segments.iter().map(|segment| segment.bytes).sum(),
             hints: contents.hints,
             view: Arc::new(contents.view),
             segments: contents.segments,
@@ -449,7 +452,9 @@ impl State {
         }
         let before = self.open.buffer.len();
         self.open.push(encode);
-        self.pending_bytes += self.open.buffer.len() - before;
+        let bytes = self.open.buffer.len() - before;
+        self.pending_bytes += bytes;
+        self.logged_bytes += bytes as u64;
         self.awaited += u32::from(awaited);
         let reached = awaited && (self.awaited == 1 || self.awaited == self.target);
         filled || self.open.records == 1 || reached

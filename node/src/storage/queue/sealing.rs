@@ -20,6 +20,9 @@ use crate::storage::version::{Sealed, Version, View};
 /// Memtables that wait to become tables, at most, besides those of a start.
 const SEALED_MAX: usize = 2;
 
+/// A memtable is sealed once so many times what it may hold was logged since the last one was.
+const LOG_SHARE: u64 = 2;
+
 /// While there are so many tables in level 0, none is added: compaction must catch up first.
 pub(in crate::storage) const LEVEL0_MAX: usize = 24;
 
@@ -44,7 +47,9 @@ pub(in crate::storage) enum Chore {
 }
 
 impl State {
-    /// Makes sure that `object` fits into the memtable: seals it if it is full. True when it was sealed.
+    /// Makes sure that `object` fits into the memtable: seals it if it is full, or if it keeps a log alive
+    /// that is [much longer](LOG_SHARE): few keys that are overwritten again and again fill no memtable.
+    /// True when it was sealed.
     ///
     /// # Errors
     /// [`WriteError::Overloaded`]: nothing changed.
@@ -56,8 +61,16 @@ impl State {
     ) -> Result<bool, WriteError> {
         let (now, then) = (self.memtable.bytes(), self.memtable.bytes_with(key, object));
         let limit = options.memtable_bytes;
-        if then <= limit || then <= now || self.memtable.len() == 0 {
+        if self.memtable.len() == 0 {
             return Ok(false);
+        }
+        if then <= limit || then <= now {
+            let long = self.logged_bytes > limit.saturating_mul(LOG_SHARE);
+            let seals = long && self.view.sealed.is_empty();
+            if seals {
+                self.seal();
+            }
+            return Ok(seals);
         }
         if self.view.sealed.len() < SEALED_MAX {
             self.seal();
@@ -81,6 +94,7 @@ impl State {
         let memtable = std::mem::take(&mut self.memtable);
         event::note("memtable_sealed", memtable.len() as u64, memtable.bytes());
         self.memtable_from = self.open.number;
+        self.logged_bytes = 0;
         let mut view = View::clone(&self.view);
         view.sealed.insert(0, Arc::new(Sealed { memtable, batches }));
         self.view = Arc::new(view);

@@ -97,6 +97,21 @@ fn the_log_gets_shorter_and_what_nothing_names_is_removed() {
 }
 
 #[test]
+fn a_few_keys_that_are_overwritten_again_and_again_keep_no_long_log() {
+    run(async {
+        let dir = temp_dir();
+        let engine = open(dir.path(), tiny()).await;
+        for round in 0..500 {
+            fill(&engine, 2, &format!("{round}").repeat(30)).await;
+        }
+        settle(&engine).await;
+        let stats = engine.stats();
+        assert!(stats.log_bytes < 40_000 && stats.flushes > 0, "{stats:?}");
+        engine.close().await.unwrap();
+    });
+}
+
+#[test]
 fn hints_outlive_the_segments_that_held_them() {
     run(async {
         let dir = temp_dir();
