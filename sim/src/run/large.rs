@@ -258,13 +258,12 @@ fn believed(large: Large, trace: &Trace) -> Believed {
                     believed.complete = Some(at);
                 }
             }
-            ("member_suspect" | "member_down" | "member_stopped", Some(subject)) => {
-                if believed.mistakes.len() < TOLD_MAX {
-                    let at = at.as_secs_f64();
-                    let mistake =
-                        format!("{at:.3} s: n{observer} notes {} of n{subject}", event.kind);
-                    believed.mistakes.push(mistake);
-                }
+            ("member_suspect" | "member_down" | "member_stopped", Some(subject))
+                if believed.mistakes.len() < TOLD_MAX =>
+            {
+                let (at, what) = (at.as_secs_f64(), event.kind);
+                let mistake = format!("{at:.3} s: n{observer} notes {what} of n{subject}");
+                believed.mistakes.push(mistake);
             }
             _ => {}
         }
