@@ -246,7 +246,7 @@ impl FrameReader {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.make_room();
         self.buf.extend_from_slice(bytes);

@@ -50,7 +50,7 @@ enum Source {
     /// A sealed memtable, read from `from` on.
     Sealed { sealed: Arc<Sealed>, from: Option<Bound<Key>>, at_hand: VecDeque<(Key, Arc<Object>)> },
     /// Tables that do not overlap, in key order.
-    Tables { left: VecDeque<Live>, from: Bound<Key>, open: Option<(Live, Cursor)> },
+    Tables { left: VecDeque<Live>, from: Bound<Key>, open: Option<Box<(Live, Cursor)>> },
 }
 
 impl Source {
@@ -69,10 +69,10 @@ impl Source {
                 Ok(at_hand.pop_front().map(|(key, object)| (key, Held::Object(object))))
             }
             Self::Tables { left, from, open } => loop {
-                let Some((live, cursor)) = open else {
+                let Some((live, cursor)) = open.as_deref_mut() else {
                     let Some(live) = left.pop_front() else { return Ok(None) };
                     let cursor = live.file.table.cursor(from.as_ref());
-                    *open = Some((live, cursor));
+                    *open = Some(Box::new((live, cursor)));
                     continue;
                 };
                 match cursor.next().await {

@@ -2,8 +2,12 @@
 //!
 //! ```text
 //! put ──► memtable (visible at once) + pending batch ──► writer task ──► log segment, synced
-//!                                                                            │
-//! ticket.durable() ◄─────────────────────────────────────────────────────────┘
+//!            │ full                                                          │
+//!            ▼                            ticket.durable() ◄─────────────────┘
+//!         sealed ──► keeper task ──► table of level 0 ──► compaction task ──► tables of levels 1 to 6
+//!                       └──► manifest: which tables there are, where the log starts
+//!
+//! get ──► memtable ──► sealed memtables ──► level 0, newest first ──► one table of each other level
 //! ```
 //!
 //! A put goes into the memtable and into the pending batch in one step under one short lock, so
@@ -11,6 +15,11 @@
 //! whatever is pending as one batch, writes and syncs it in one call, and wakes everybody who waits
 //! for that batch (group commit). See [`log`] for the files' format and the rules of recovery, and
 //! [`identity`] for who this node is.
+//!
+//! A memtable that is full is sealed and becomes a [`table`] in the background (`flush`); the
+//! `manifest` then says that the log need not bring it back. `compaction` merges tables. What damage of
+//! a table took is in doubt (`doubt`) until replicas have healed it: it is never served as if it
+//! were all there is.
 //!
 //! Beside its own objects the engine keeps hints: objects for members that could not take them, by
 //! owner and key. They are in the same log and in the same batches, under the same lock.
@@ -20,18 +29,23 @@
 //!   [`Engine::open`] fails with a typed error. It is never silently gone, and never another value.
 //! - A failed write or sync loses nothing that was accepted: the file is never trusted again beyond
 //!   what was durable before, and the batch is written anew to another one until that works.
-//! - Everything is bounded: memtable, hints, pending bytes, batch, segment ([`Options`]).
+//! - Everything is bounded: memtables, hints, pending bytes, batch, segment, cache ([`Options`]). When tables are
+//!   written more slowly than memory fills, writers wait ([`Engine::room`]), then are refused.
+//! - A file goes only after the manifest that no longer names it is durable, and after its last reader.
 //!
 //! What this module does not do: merge what it holds itself. It replaces; the caller holds the key's
 //! lock and has merged. (Hints it does merge: nobody else changes them.)
-//! It does not heal a damaged folder, and it does not yet move the memtable to tables on disk: past
-//! [`Options::memtable_bytes_max`] it refuses writes.
+//! It does not heal what is in doubt: it says what that is ([`Engine::doubts`]), and is told when it was
+//! healed ([`Engine::trust`]). It does not heal a damaged log or manifest: it refuses to open.
 
 mod compaction;
 mod doubt;
 mod engine;
 mod error;
 mod flush;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hints;
 pub mod identity;
 pub mod log;

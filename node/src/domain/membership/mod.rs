@@ -46,6 +46,9 @@
 //! hide what it says; nor defend against a member that lies.
 
 mod exchange;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod member;
 mod phi;
 mod seal;

@@ -70,6 +70,12 @@
 //! missing one durable, or the tip's header is unreadable and a batch written after its birth is
 //! there: that is damage, and the folder is not opened.
 //!
+//! **The front goes.** Once all puts of its first segments are in tables and all their hints were
+//! logged again, the manifest says at which segment the log starts, and those
+//! before it are removed. Replay then follows the links down to that one, which must be there; the puts of
+//! batches that are in tables are left out. A batch counts as being in a table only once a later
+//! batch proves it, so its number never comes again.
+//!
 //! **Nothing unproven is built on.** A valid batch of the tip that no other batch declares durable
 //! may be in the operating system's cache alone, even after a sync that failed. Opening carries such
 //! batches over into a new segment, and never appends to an old one. So a torn tail can't be

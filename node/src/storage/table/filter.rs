@@ -164,7 +164,7 @@ mod tests {
             let bits = filter.bytes() as u64 * 8;
             assert!(bits >= keys * 10, "{bits} bits for {keys}");
             let folds_at_most = GRAIN_BYTES.trailing_zeros();
-            let bound = (keys * 20 + 256).max((keys_max * 10 >> folds_at_most) + 16);
+            let bound = (keys * 20 + 256).max(((keys_max * 10) >> folds_at_most) + 16);
             assert!(bits <= bound, "{bits} bits for {keys} of {keys_max}");
         }
     }

@@ -103,6 +103,9 @@ mod cursor;
 mod error;
 mod filter;
 mod footer;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod reader;
 mod writer;
