@@ -2,7 +2,8 @@
 //!
 //! The log is one sequence, so a crash leaves a beginning of all that was done, in the order in which it
 //! was done: at least through the last write that was confirmed, at most through the last one that
-//! was begun. Keys in doubt may hold any version that was ever put, or none; and there is no doubt where
+//! was begun. Two things are freer: a hint whose end was begun may be gone before what was done until then
+//! is there, since its owner has it; and keys in doubt may hold any version that was ever put, or none; and there is no doubt where
 //! nothing rotted.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,22 +83,22 @@ impl Expect {
     /// Says what is wrong with `found` in a living engine, if something is.
     pub(super) fn check_now(&self, found: &Found) -> Result<(), String> {
         self.check_doubt(found)?;
-        differences(&self.now(), found).map_or(Ok(()), Err)
+        differences(&self.now(), found, &[]).map_or(Ok(()), Err)
     }
 
     /// Says what is wrong with `found` after a crash, if something is.
     pub(super) fn check(&self, found: &Found) -> Result<(), String> {
         self.check_doubt(found)?;
+        let (durable, rest) = self.deeds.split_at(self.durable);
         let mut state = self.base.clone();
-        self.deeds[..self.durable].iter().for_each(|deed| state.apply(*deed));
-        let Some(first) = differences(&state, found) else { return Ok(()) };
-        for deed in &self.deeds[self.durable..] {
+        durable.iter().for_each(|deed| state.apply(*deed));
+        let Some(first) = differences(&state, found, rest) else { return Ok(()) };
+        for (at, deed) in rest.iter().enumerate() {
             state.apply(*deed);
-            if differences(&state, found).is_none() {
+            if differences(&state, found, &rest[at + 1..]).is_none() {
                 return Ok(());
             }
         }
-        let rest = &self.deeds[self.durable..];
         Err(format!("confirmed and not so: {first}; begun since then: {rest:?}"))
     }
 
@@ -114,8 +115,8 @@ impl Expect {
     }
 }
 
-/// How `found` is not `state`; keys in doubt may be anything.
-fn differences(state: &State, found: &Found) -> Option<String> {
+/// How `found` is not `state`; keys in doubt may be anything, and hints that end in `rest` be gone.
+fn differences(state: &State, found: &Found, rest: &[Deed]) -> Option<String> {
     let vouched = |key: &u8| !found.doubtful.contains(key);
     let keys: BTreeSet<u8> = state.puts.keys().chain(found.state.puts.keys()).copied().collect();
     for key in keys.into_iter().filter(vouched) {
@@ -124,7 +125,10 @@ fn differences(state: &State, found: &Found) -> Option<String> {
             return Some(format!("key {key} had version {wanted:?} and has {got:?}"));
         }
     }
-    (state.hints != found.state.hints)
+    let mut wanted = state.hints.clone();
+    let ends = |(owner, key): (u8, u8)| rest.contains(&Deed::HintEnd { owner, key });
+    wanted.retain(|hint, _| found.state.hints.contains_key(hint) || !ends(*hint));
+    (wanted != found.state.hints)
         .then(|| format!("hints were {:?} and are {:?}", state.hints, found.state.hints))
 }
 
