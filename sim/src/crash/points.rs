@@ -169,8 +169,7 @@ impl Explorer {
         }
         crashes.push(keep(BTreeSet::new()));
         crashes.push(keep(pending.iter().copied().collect()));
-        let mut rng =
-            self.dice.stream("crash subsets", self.life as u64, at as u64).into_rng();
+        let mut rng = self.dice.stream("crash subsets", self.life as u64, at as u64).into_rng();
         crashes.extend((0..DRAWN).map(|_| lose_power(&moment.disk, &mut rng)));
         crashes
     }
