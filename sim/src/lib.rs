@@ -15,6 +15,7 @@
 //! | [`quality`] | how good the failure detector was, in numbers |
 //! | [`report`] | what came of one run |
 //! | [`sweep`] | many runs, one process each, and what came of them all |
+//! | `crash` | the storage engine at every point at which power can go (simulated world only) |
 //! | [`lab`] | how good the failure detector is, and others beside it; no cluster, no node |
 //! | [`cli`] | `cargo sim …` |
 //!
@@ -22,6 +23,8 @@
 //! compiled and tested in both.
 
 pub mod cli;
+#[cfg(madsim)]
+pub mod crash;
 pub mod dice;
 pub mod events;
 pub mod history;

@@ -137,15 +137,18 @@ async fn write<D: Device>(
 async fn release<D: Device>(store: &Store<D>) -> Result<(), Closing> {
     let (_, through) = store.log_start().await;
     let Some((mut released, mut first)) = store.shared.releasable(through) else { return Ok(()) };
-    let oldest = oldest_hint(store).await;
-    if oldest < first.first_batch {
-        if is_log_long(store, &released) {
-            carry_hints(store, first.first_batch).await?;
-        } else {
-            // Up to the segment with the oldest hint.
-            while let Some(segment) = released.pop_if(|_| oldest < first.first_batch) {
-                first = segment;
-            }
+    let (oldest, newest) = hinting_batches(store).await;
+    if oldest < first.first_batch && is_log_long(store, &released) {
+        carry_hints(store, first.first_batch).await?;
+    } else {
+        // Up to the segment with the oldest hint.
+        while let Some(segment) = released.pop_if(|_| oldest < first.first_batch) {
+            first = segment;
+        }
+        if !released.is_empty() && newest > 0 {
+            // A hint that was put again may be durable as it was before alone, in what goes now.
+            store.shared.close_open_batch();
+            store.shared.proven(newest).await.map_err(|_closed| Closing)?;
         }
     }
     if released.is_empty() {
@@ -160,13 +163,14 @@ async fn release<D: Device>(store: &Store<D>) -> Result<(), Closing> {
     Ok(())
 }
 
-async fn oldest_hint<D: Device>(store: &Store<D>) -> u64 {
-    let (mut oldest, mut after) = (u64::MAX, None);
+/// The lowest and the highest batch that holds a hint as it is now; (`u64::MAX`, 0): there is none.
+async fn hinting_batches<D: Device>(store: &Store<D>) -> (u64, u64) {
+    let (mut oldest, mut newest, mut after) = (u64::MAX, 0, None);
     loop {
-        let (some, next) = store.shared.oldest_hint(after.as_ref());
-        oldest = oldest.min(some);
+        let (some, next) = store.shared.hinting_batches(after.as_ref());
+        (oldest, newest) = (oldest.min(some.0), newest.max(some.1));
         if next.is_none() {
-            return oldest;
+            return (oldest, newest);
         }
         after = next;
         task::yield_now().await;

@@ -4,6 +4,7 @@
 //! did not, 3 a panic or a run that would not end, 4 the harness itself (a wrong build included),
 //! 64 a wrong command line.
 
+mod crashes;
 mod detectors;
 mod large;
 mod minimize;
@@ -69,6 +70,8 @@ enum Command {
         #[arg(long, short)]
         jobs: Option<usize>,
     },
+    /// Crashes the storage engine at every point of short lives, and opens what is left.
+    Crashes(CrashArguments),
     /// Measures the failure detector: detection times, mistakes, traffic.
     ///
     /// The rows of foca and chitchat are there when built with --features compare; see sim/README.md.
@@ -112,6 +115,14 @@ struct SweepArguments {
     /// Where plans of failing seeds are written.
     #[arg(long, default_value = "target/sim-failures")]
     failures: PathBuf,
+}
+
+/// Which lives.
+#[derive(Debug, clap::Args)]
+struct CrashArguments {
+    /// The seeds: A..B (without B), or one.
+    #[arg(long, default_value = "0..40", value_parser = parse_range)]
+    seeds: std::ops::Range<u64>,
 }
 
 /// What is measured, and how it is printed.
@@ -176,6 +187,7 @@ fn dispatch(command: Command) -> u8 {
         Command::Replay { what, verbose } => replay::replay(&what, verbose),
         Command::Minimize { what, jobs } => minimize::minimize(&what, jobs),
         Command::Large(arguments) => Ok(large::large(&arguments)),
+        Command::Crashes(arguments) => Ok(crashes::crashes(&arguments)),
         Command::Detectors(arguments) => Ok(detectors::detectors(&arguments)),
         Command::Plan { what } => plan_of(&what).map(|plan| {
             output::line(plan.to_json().trim_end());

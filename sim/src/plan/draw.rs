@@ -11,8 +11,8 @@ mod founding;
 use crate::dice::{Dice, Die};
 
 use super::{
-    Action, ClientNo, ClientPlan, Context, Detector, FaultKind, Length, Level, Link, Links, NodeNo,
-    NodePlan, Operation, Plan, Settings, VERSION,
+    Action, ClientNo, ClientPlan, Context, Detector, EngineSettings, FaultKind, Length, Level,
+    Link, Links, NodeNo, NodePlan, Operation, Plan, Settings, VERSION,
 };
 
 /// When faults end in a drawn plan.
@@ -116,6 +116,7 @@ fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
         sync_always: die.chance(85),
         request_timeout_ms: die.pick(&[500, 1_000, 2_000]),
         segment_bytes: die.pick(&[4 << 10, 64 << 10, 1 << 20, 64 << 20]),
+        engine: draw_engine(dice),
         pair_bytes_max: die.pick(&[2 << 10, 10 << 10, 10 << 10]),
         siblings_max: die.pick(&[5, 20, 100, 100]),
         requests_in_flight_max: dice.stream("limits", 0, 0).weighted(&[
@@ -134,6 +135,17 @@ fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
         http_idle_ms: tight.chance(6).then(|| tight.within(500, 3_000)),
         peer_requests_max: tight.chance(6).then(|| tight.within(1, 4) as u32),
     }
+}
+
+/// So small that nearly every run flushes and compacts.
+fn draw_engine(dice: Dice) -> Option<EngineSettings> {
+    let mut die = dice.stream("engine", 0, 0);
+    die.chance(92).then(|| EngineSettings {
+        memtable_bytes: die.magnitude(4 << 10, 16 << 10),
+        table_bytes: die.magnitude(4 << 10, 64 << 10),
+        block_bytes: die.magnitude(256, 16 << 10),
+        cache_bytes: die.pick(&[0, 4 << 10, 1 << 20]),
+    })
 }
 
 fn draw_clients(dice: Dice, settings: &Settings) -> Vec<ClientPlan> {

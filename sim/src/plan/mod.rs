@@ -133,6 +133,10 @@ pub struct Settings {
     pub request_timeout_ms: u64,
     /// Where the commit log starts a new segment.
     pub segment_bytes: u64,
+    /// What the storage engine's memory and tables may have; `None`: the node's defaults, with which no run
+    /// makes a table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineSettings>,
     /// The largest key and value together.
     pub pair_bytes_max: u64,
     /// The most siblings that a key may have before writes are refused.
@@ -190,6 +194,20 @@ pub struct FoundingLoss {
     pub count: u64,
     /// How long it has no power.
     pub for_ms: u64,
+}
+
+/// The storage engine's sizes, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineSettings {
+    /// A memtable that has so much becomes a table.
+    pub memtable_bytes: u64,
+    /// So large is a table that compaction writes.
+    pub table_bytes: u64,
+    /// So large is a table's block.
+    pub block_bytes: u64,
+    /// So much of unpacked blocks is kept.
+    pub cache_bytes: u64,
 }
 
 /// How a silent node is told from a slow one.

@@ -88,6 +88,12 @@ fn config(plan: &Plan, node: NodeNo) -> Config {
 
 /// What most plans leave as it is.
 fn set_rare(config: &mut Config, settings: &Settings) {
+    if let Some(engine) = settings.engine {
+        config.storage.memtable_bytes = engine.memtable_bytes;
+        config.storage.table_bytes = engine.table_bytes;
+        config.storage.block_bytes = engine.block_bytes;
+        config.storage.cache_bytes = engine.cache_bytes;
+    }
     if let Some(most) = settings.requests_in_flight_max {
         config.limits.requests_in_flight = most as usize;
     }

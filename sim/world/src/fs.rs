@@ -240,6 +240,16 @@ impl At<'_> {
         Ok(Open { process: self.process, handle: handle? })
     }
 
+    /// Shows the disk to who watches it, if it is not as it was after so many `changes`.
+    fn show_watcher(&mut self, changes: u64) {
+        let machine = &mut self.world.machines[self.process.machine.number() as usize];
+        if let Some(watcher) = &mut machine.watcher
+            && machine.disk.changes() != changes
+        {
+            watcher(&machine.disk);
+        }
+    }
+
     fn synced(&mut self, kind: &'static str, synced: io::Result<Synced>) -> io::Result<()> {
         match synced? {
             Synced::Done(changes) => {
@@ -302,7 +312,9 @@ where
             if !wanted(at.disk()) {
                 return None;
             }
+            let changes = at.disk().changes();
             let result = effect(&mut at);
+            at.show_watcher(changes);
             if let Err(error) = &result {
                 at.emit(
                     event_of(error),

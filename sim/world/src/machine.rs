@@ -140,10 +140,15 @@ pub(crate) struct Machine {
     /// What the monotonic hand read when the last process started.
     pub(crate) started_reading: u64,
     pub(crate) disk: Disk,
+    /// Looks at the disk after each change.
+    pub(crate) watcher: Option<Watcher>,
     pub(crate) dice: Rng,
     /// How often each purpose asked for a generator since the last start.
     pub(crate) forks: BTreeMap<String, u64>,
 }
+
+/// See [`watch`](crate::disk::watch).
+pub(crate) type Watcher = Box<dyn FnMut(&Disk) + Send>;
 
 /// A process that is not dead.
 pub(crate) struct Process {
@@ -177,6 +182,7 @@ impl Machine {
             clock: Clock::new(),
             started_reading: 0,
             disk,
+            watcher: None,
             dice,
             forks: BTreeMap::new(),
         }

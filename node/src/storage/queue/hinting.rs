@@ -132,17 +132,18 @@ impl Shared {
 
 /// Hints in a log that loses its front.
 impl Shared {
-    /// The lowest batch of the log that holds a hint, among some of the hints behind `after`; and where
-    /// to go on (`None`: these were the last). Batches only rise, so the lowest of all such answers is
-    /// never too high.
-    pub(in crate::storage) fn oldest_hint(
+    /// The lowest and the highest batch of the log that holds a hint, durable or not, among some of
+    /// the hints behind `after`; and where to go on (`None`: these were the last). Batches only rise, so
+    /// the lowest of all such answers is never too high.
+    pub(in crate::storage) fn hinting_batches(
         &self,
         after: Option<&Position>,
-    ) -> (u64, Option<Position>) {
+    ) -> ((u64, u64), Option<Position>) {
         let some = self.state().hints.walk(after, HINT_STEP);
         let oldest = some.iter().map(|(_, batch)| *batch).min().unwrap_or(u64::MAX);
+        let newest = some.iter().map(|(_, batch)| *batch).max().unwrap_or(0);
         let more = some.len() == HINT_STEP;
-        (oldest, some.into_iter().next_back().map(|(last, _)| last).filter(|_| more))
+        ((oldest, newest), some.into_iter().next_back().map(|(last, _)| last).filter(|_| more))
     }
 
     /// Logs some of the hints behind `after` again that a batch below `below` holds, so that the log

@@ -120,6 +120,23 @@ pub fn keep_at_next_power_loss(machine: MachineId, kept: BTreeSet<Unit>) {
     on(machine, |disk| disk.keep_at_next_power_loss(kept));
 }
 
+/// Has `watcher` look at the machine's disk after every call of a process that [changed](Disk::changes)
+/// it: at every moment at which a crash may leave something else than before. It must not call the world.
+pub fn watch(machine: MachineId, watcher: impl FnMut(&Disk) + Send + 'static) {
+    world::with(|w| w.machines[machine.number() as usize].watcher = Some(Box::new(watcher)));
+}
+
+/// Puts another disk into the machine, as it is, with what waits for a sync; faults and counters are
+/// its own.
+///
+/// # Panics
+/// When a process runs on the machine.
+pub fn put(machine: MachineId, mut disk: Disk) {
+    assert!(!crate::machine::is_running(machine), "a disk is changed while nobody uses it");
+    disk.process_died();
+    on(machine, |old| *old = disk);
+}
+
 /// What happened on the machine's disk so far.
 pub fn counters(machine: MachineId) -> Counters {
     on(machine, |disk| disk.counters())

@@ -43,6 +43,8 @@ pub struct Disk {
     /// The length of all files that have a name or a handle.
     pub(super) used: u64,
     last_id: u64,
+    /// See [`Disk::changes`].
+    changes: u64,
     pub(super) faults: Faults,
     pub(super) timing: Timing,
     pub(super) counters: Counters,
@@ -58,6 +60,7 @@ impl Disk {
             dirty: (0, 0),
             used: 0,
             last_id: ROOT.0,
+            changes: 0,
             faults: Faults::new(seed),
             timing: Timing::new(seed),
             counters: Counters::default(),
@@ -224,6 +227,12 @@ impl Disk {
         Ok(self.sync_inode(id))
     }
 
+    /// How many calls so far changed what a crash may leave: those that wrote, cut, synced or named
+    /// something, in part too. Between two of them one crash is like another.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Closes all handles and frees their locks; the page cache is the kernel's and stays.
     pub fn process_died(&mut self) {
         while let Some((&handle, _)) = self.handles.first_key_value() {
@@ -245,6 +254,7 @@ impl Disk {
             return Synced::Failed(os_error(errno::EIO), fate);
         }
         self.counters.syncs += 1;
+        self.changed();
         if self.inode(id).is_dir() {
             return Synced::Done(self.sync_names(id) as u64);
         }
@@ -264,6 +274,7 @@ impl Disk {
 
     /// Changes a file and keeps the books on space and on what waits for a sync.
     fn change(&mut self, id: InodeId, work: impl FnOnce(&mut FileBody)) -> io::Result<()> {
+        self.changed();
         let file = self.file_mut(id)?;
         let before = (file.cached.len() as u64, file.dirty());
         work(file);
@@ -341,6 +352,10 @@ impl Disk {
             }
             self.inodes.remove(&id);
         }
+    }
+
+    pub(super) fn changed(&mut self) {
+        self.changes += 1;
     }
 
     /// A number that this disk has not used before, larger than all that it has.

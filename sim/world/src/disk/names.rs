@@ -298,6 +298,7 @@ impl Disk {
             self.pin(second.dir);
         }
         self.journal.push(Entry { seq, inode, change, moves_dir });
+        self.changed();
         self.bound_journal();
     }
 
