@@ -77,8 +77,8 @@ fn steps() -> Vec<Step> {
         ),
         step(
             "lint",
-            "clippy, real world",
-            "clippy -q --workspace --all-targets -- -D warnings",
+            "clippy, real world, and the detectors that ours is compared with",
+            "clippy -q --workspace --all-targets --features starling-sim/compare -- -D warnings",
             Check::Succeeds,
         ),
         in_sim(step(

@@ -3,15 +3,20 @@
 //! ```text
 //! start:  lock folder ─ replay log ─ listen ─ gossip: am I who I was? who else is there? ─ ring
 //!         ─ reserve epochs ─ dial peers ─ ready
-//! stop:   not ready ─ say goodbye ─ drain http ─ drain rpc ─ flush and close the log
+//! stop:   not ready ─ say goodbye ─ drain http and rpc ─ hang up on peers ─ flush and close the log
 //! ```
+//!
+//! Goodbye comes first: from then on nobody sends new work here, and nobody has to suspect this node. Then
+//! nothing new is accepted, and what runs may finish: each request by its own deadline, all of them
+//! within `timeouts.drain_ms`. A node that is cut off from its peers does not wait for them: their
+//! connections are given [a second](rpc::Options::goodbye_timeout) to close.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future};
 
 use rand::RngCore;
 
@@ -19,6 +24,7 @@ use crate::config::{self, Config};
 use crate::domain::membership::{self, Machine, MemberInfo, Rule, Standing};
 use crate::domain::ring::{Member, Ring, RingError};
 use crate::http::server::{Limits, Server};
+use crate::http::site::Site;
 use crate::http::waiting::{Front, Reason};
 use crate::http::{App, router};
 use crate::rpc::identity::LocalInfo;
@@ -93,6 +99,8 @@ pub struct Node {
     http: Server,
     rpc: RpcServer,
     peers: Peers,
+    /// Keeps the remembered members up to date.
+    following: task::JoinHandle<()>,
     drain: Duration,
 }
 
@@ -113,7 +121,8 @@ impl Node {
         let http = Server::start(http_listener, front.clone(), limits, metrics.clone());
 
         join(&config, &engine, &gossip).await?;
-        let ring = Arc::new(find_ring(&config, &gossip).await?);
+        let (ring, founders) = find_ring(&config, &gossip).await?;
+        let (ring, data) = (Arc::new(ring), config.data.clone());
         let replica = Arc::new(Replica::start(engine.clone(), config.limits.siblings).await?);
         let local = local_info(&config, &engine);
         let peers = dial(&config, &gossip, &ring, &local);
@@ -135,11 +144,12 @@ impl Node {
         );
         let rpc = RpcServer::start(rpc_listener, &local, service, &config);
         let drain = Duration::from_millis(config.timeouts.drain_ms);
+        let following = task::spawn(roster::follow(data, founders, gossip.clone()));
         let app = Arc::new(App::new(config, coordinator, replica, gossip, handoff, metrics));
-        front.serve(router(app.clone()));
+        front.serve(Site::of_node(app.clone(), router(app.clone())));
         app.set_ready(true);
         tracing::info!(node = %app.config.node, http = %app.config.http, rpc = %app.config.rpc, "ready");
-        Ok(Self { app, engine, http, rpc, peers, drain })
+        Ok(Self { app, engine, http, rpc, peers, following, drain })
     }
 
     /// Serves until `shutdown` completes, then lets requests under way finish, and closes the log.
@@ -149,15 +159,19 @@ impl Node {
         self.stop().await;
     }
 
-    /// Stops gracefully.
+    /// Stops gracefully, within `timeouts.drain_ms` and the time that the disk takes.
     pub async fn stop(self) {
         tracing::info!(node = %self.app.config.node, "stopping");
         self.app.set_ready(false);
         self.app.gossip.stop().await;
-        self.http.stop(self.drain).await;
         self.app.handoff.stop().await;
+        // Side by side: one after the other they would take the time twice. The node's own calls to
+        // peers stay open meanwhile, since what runs may need them.
+        future::join(self.http.stop(self.drain), self.rpc.stop()).await;
         self.peers.stop();
-        self.rpc.stop().await;
+        // Before the folder is let go: another process may open it then.
+        self.following.abort();
+        let _ended = self.following.await;
         if let Err(error) = self.engine.close().await {
             tracing::error!(%error, "the log was not flushed: what was not acked may be lost");
         }
@@ -268,8 +282,12 @@ async fn join(config: &Config, engine: &Engine, gossip: &Gossip) -> Result<(), S
 }
 
 /// The ring: of the listed members, or of the founders, once all of them were heard of, here or by
-/// an earlier process of this folder.
-async fn find_ring(config: &Config, gossip: &Gossip) -> Result<Ring, StartError> {
+/// an earlier process of this folder. And the founders, as they are remembered; none when they are listed.
+async fn find_ring(
+    config: &Config,
+    gossip: &Gossip,
+) -> Result<(Ring, Vec<MemberInfo>), StartError> {
+    let mut founders = Vec::new();
     let members: Vec<Member> = if config.members.is_empty() {
         let remembered = roster::load(&config.data).await?;
         let mut infos = gossip.infos(&config.founders).await;
@@ -285,7 +303,9 @@ async fn find_ring(config: &Config, gossip: &Gossip) -> Result<Ring, StartError>
             zone: info.zone.to_string(),
             vnodes: info.vnodes,
         };
-        infos.iter().map(member).collect()
+        let members = infos.iter().map(member).collect();
+        founders = infos;
+        members
     } else {
         let member = |m: &config::Member| Member {
             name: m.name.clone(),
@@ -294,7 +314,8 @@ async fn find_ring(config: &Config, gossip: &Gossip) -> Result<Ring, StartError>
         };
         config.members.iter().map(member).collect()
     };
-    Ok(Ring::build(&members, config.ring.partitions, usize::from(config.replication.n))?)
+    let ring = Ring::build(&members, config.ring.partitions, usize::from(config.replication.n))?;
+    Ok((ring, founders))
 }
 
 /// What the HTTP address says until the node serves.
@@ -392,6 +413,7 @@ fn rpc_options(config: &Config) -> rpc::Options {
     rpc::Options {
         connect_timeout: Duration::from_millis(config.timeouts.connect_ms),
         queue_bytes_max: config.limits.peer_queue_bytes,
+        waiting_total_max: config.limits.peer_requests,
         drain_timeout: Duration::from_millis(config.timeouts.drain_ms),
         ..rpc::Options::default()
     }

@@ -72,6 +72,13 @@ impl Processes {
         }
     }
 
+    /// Sends a signal, such as `STOP`, to the process of a node.
+    fn signal(&self, at: usize, signal: &str) {
+        let pid = self.children[at].as_ref().unwrap().id();
+        let line = format!("kill -{signal} {pid}");
+        assert!(Command::new("sh").arg("-c").arg(line).status().unwrap().success());
+    }
+
     fn kill(&mut self, at: usize) {
         let mut child = self.children[at].take().unwrap();
         child.kill().unwrap();
@@ -232,6 +239,50 @@ fn kill_9_of_all_three_and_a_restart_loses_no_acked_write() {
             processes.ready().await;
             check(&written, &processes.http).await;
         }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_node_that_is_cut_off_lets_its_requests_end_and_stops_at_once() {
+    const REQUEST: Duration = Duration::from_secs(2);
+    task::block_on(1, async {
+        let mut processes = Processes::start().await;
+        // They hold their connections, and neither hear nor say anything.
+        processes.signal(1, "STOP");
+        processes.signal(2, "STOP");
+        let mut client = Client::new(processes.http[0]);
+        let target = format!("/v1/kv/b/k?w=all&timeout_ms={}", REQUEST.as_millis());
+        let waiting =
+            task::spawn(async move { client.send(Request::put(target, "1"), soon()).await });
+        let mut watcher = Client::new(processes.http[0]);
+        loop {
+            let answer = watcher.send(Request::get("/v1/cluster"), soon()).await.unwrap();
+            let view: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            // The question itself may be one of them.
+            if view["requests_in_flight"].as_u64() >= Some(1) && !waiting.is_finished() {
+                break;
+            }
+            assert!(!waiting.is_finished(), "the request was to wait for the others");
+        }
+        let began = time::now();
+        processes.signal(0, "TERM");
+        let mut child = processes.children[0].take().unwrap();
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if time::now().since(began) > Duration::from_secs(30) {
+                child.kill().unwrap();
+            }
+            time::sleep(Duration::from_millis(5)).await;
+        };
+        let took = time::now().since(began);
+        assert!(status.success(), "{status} after {took:?}");
+        assert!(took < REQUEST + Duration::from_secs(3), "took {took:?} to stop");
+        let answer = waiting.await.unwrap();
+        let refused = answer.as_ref().is_ok_and(|answer| matches!(answer.status, 503 | 504));
+        assert!(refused, "the request was cut off: {answer:?}");
     })
     .unwrap();
 }

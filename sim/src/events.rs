@@ -51,6 +51,12 @@ pub const NODE: &[&str] = &[
     "write_forwarded",
 ];
 
+/// Those of them that cannot happen yet, and why.
+pub const NOT_YET: &[(&str, &str)] = &[
+    // A hint goes elsewhere only when its owner is out of the ring, or no home replica of the key any more.
+    ("hint_reresolved", "cannot happen before rings change"),
+];
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -90,6 +90,10 @@ pub struct Evidence {
     pub history: History,
     /// One for each key that any operation touched; or none at all, for a run that was cut short.
     pub finals: Vec<FinalState>,
+    /// What home replicas hold when every hint is delivered, before the final reads repair anything: one for each
+    /// key and home replica, or none at all.
+    #[serde(default)]
+    pub unrepaired: Vec<Unrepaired>,
     /// Every fault that the plan injected, with the time until its effect was undone.
     pub disturbances: Vec<Disturbance>,
     /// Gauges of the nodes, as sampled through the run.
@@ -243,6 +247,17 @@ pub struct ReplicaCopy {
     pub bytes: Option<Vec<u8>>,
 }
 
+/// What one home replica would show of a key, if it alone were asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Unrepaired {
+    /// The home replica.
+    pub node: NodeIndex,
+    /// Which key.
+    pub key: KeyIndex,
+    /// What it would show.
+    pub got: Got,
+}
+
 /// A machine of the simulation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Endpoint {
@@ -272,6 +287,8 @@ pub enum Fault {
     Down(Endpoint),
     /// The machine lost its power: what was not synced may be gone.
     PowerLoss(Endpoint),
+    /// The machine's disk became a copy of itself as it was at the start of this; it was put back at the end.
+    RolledBack(Endpoint),
     /// The machine stands still.
     Paused(Endpoint),
     /// All links of the machine are cut, both ways.
@@ -396,6 +413,11 @@ mod tests {
         let got = Operation { id: OpId(1), outcome: Outcome::Got(read), ..op.clone() };
         let evidence = Evidence {
             history: History { keys: Vec::new(), ops: vec![op, got] },
+            unrepaired: vec![Unrepaired {
+                node: NodeIndex(0),
+                key: KeyIndex(0),
+                got: Got::default(),
+            }],
             finals: vec![FinalState { key: KeyIndex(0), read: OpId(1), copies: vec![copy] }],
             disturbances: vec![Disturbance { fault, start_ns: 0, end_ns: 9 }],
             samples: Vec::new(),

@@ -295,6 +295,7 @@ fn scenario_of(fault: Fault, felt: &[Fault]) -> Scenario {
         | Fault::LinkBad { .. }
         | Fault::LinkRough { .. }
         | Fault::DiskTrouble(_)
+        | Fault::RolledBack(_)
         | Fault::ClockWrong(_) => Scenario::Quiet,
     }
 }

@@ -257,6 +257,13 @@ fn a_member_that_moved_is_found_at_its_new_address() {
         town.start(&["n2"]).await;
         let put = town.send("n1", Request::put("/v1/kv/b/k?w=all&sloppy=false", "1")).await;
         assert_eq!(put.status, 200, "{}", text(&put));
+        // And remembered there, for a start at which nobody can be asked.
+        let (file, place) = (town.folder.path().join("n1/members.json"), town.places["n2"].0);
+        let deadline = time::now() + Duration::from_secs(30);
+        while !std::fs::read_to_string(&file).unwrap_or_default().contains(&place.to_string()) {
+            assert!(time::now() < deadline, "n1 never remembers that n2 moved");
+            time::sleep(Duration::from_millis(10)).await;
+        }
         town.stop_all().await;
     });
 }

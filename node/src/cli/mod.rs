@@ -195,6 +195,7 @@ mod tests {
             "starling config --example",
             "starling config --check f.yml",
             "starling bench --spawn 3 --bare --reads 0.5",
+            "starling bench --spawn 3 --rate 1000 --outage 60s",
             "starling bench-bare --listen 127.0.0.1:0",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
@@ -212,6 +213,9 @@ mod tests {
             "starling get b k --w 1",
             "starling get b k --node ftp://h:1",
             "starling dev --nodes 0",
+            "starling bench --spawn 3 --outage 60s",
+            "starling bench --rate 1000 --outage 60s",
+            "starling bench --spawn 3 --bare --rate 1000 --outage 60s",
             "starling dev --port 65000",
             "starling config",
             "starling config --example --check f.yml",

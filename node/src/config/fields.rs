@@ -291,7 +291,7 @@ pub const FIELDS: &[Field] = &[
         "timeouts.drain_ms",
         Kind::Number { min: 0, max: 600_000 },
         Default::Number(10_000),
-        "requests under way when the node is told to stop",
+        "requests under way when the node is told to stop; it goes as soon as none is left",
     ),
     field(
         "limits.pair_bytes",
@@ -328,6 +328,12 @@ pub const FIELDS: &[Field] = &[
         Kind::Number { min: 65_536, max: 1_073_741_824 },
         Default::Number(16_777_216),
         "what waits to be sent to one other node",
+    ),
+    field(
+        "limits.peer_requests",
+        Kind::Number { min: 1, max: 1_000_000 },
+        Default::Number(8_192),
+        "requests of other nodes under way at one time; more is refused",
     ),
     field(
         "storage.sync",

@@ -199,6 +199,8 @@ pub struct Limits {
     pub header_bytes: usize,
     /// Bytes that wait to be sent to one other node.
     pub peer_queue_bytes: usize,
+    /// Requests of other nodes under way at one time.
+    pub peer_requests: usize,
 }
 
 /// How data is kept.

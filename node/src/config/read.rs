@@ -247,6 +247,7 @@ fn limits(at: &mut Reader<'_>) -> Limits {
         requests_in_flight: at.number("limits.requests_in_flight"),
         header_bytes: at.number("limits.header_bytes"),
         peer_queue_bytes: at.number("limits.peer_queue_bytes"),
+        peer_requests: at.number("limits.peer_requests"),
     }
 }
 

@@ -81,6 +81,7 @@ limits:
   requests_in_flight: 9
   header_bytes: 8192
   peer_queue_bytes: 65536
+  peer_requests: 7
 storage: {sync: interval, segment_bytes: 4096, memtable_bytes: 5000, table_bytes: 6000,
   block_bytes: 700, cache_bytes: 0, gather_us: 50}
 log: {format: json, level: trace}
@@ -128,6 +129,7 @@ fn every_field_can_be_set_in_the_file() {
         requests_in_flight: 9,
         header_bytes: 8_192,
         peer_queue_bytes: 65_536,
+        peer_requests: 7,
     };
     expected.storage = Storage {
         sync: Sync::Interval,

@@ -15,8 +15,13 @@
 //!         └──────────────────────▶   after a failure: a pause of 100 ms, 200 ms, … 5 s as well
 //! ```
 //!
+//! Nor is it in more of a hurry than it has to be ([`Pacer::spread`]): an owner that was away for ten minutes
+//! gets what it missed within about three. A window alone would fill whatever the owner has to spare, and
+//! a disk that is busy to the brim makes clients wait long before its average says so.
+//!
 //! Invariants: the window lies between 1 and its limit; never more is in flight than the window was
-//! when it was sent; one window of bad answers counts once.
+//! when it was sent; one window of bad answers counts once; never more is sent than the pace says, but for
+//! [a few](BURST) that were held up.
 
 use std::time::Duration;
 
@@ -31,6 +36,13 @@ const COURTESY_SPAN: Duration = Duration::from_secs(60);
 const GAIN: f64 = 0.25;
 /// Deliveries count for the rate over about so long.
 const RATE_SPAN_S: f64 = 5.0;
+
+/// The share of an owner's absence in which it gets back what it missed.
+const SPREAD: f64 = 0.3;
+/// A pace is never slower than so many hints in a second: a short absence is over soon.
+const PACE_MIN_PER_S: f64 = 200.0;
+/// So many may be sent at once when the pace allowed them earlier.
+const BURST: u32 = 4;
 
 /// The bounds of a [`Pacer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +98,10 @@ pub struct Pacer {
     /// Failures in a row, one a window.
     failures: u32,
     resume_at: Option<Instant>,
+    /// Time from one hint to the next; zero: as soon as the window allows.
+    gap: Duration,
+    /// The pace allows the next one from here on.
+    next_at: Instant,
     rate: Rate,
 }
 
@@ -108,13 +124,29 @@ impl Pacer {
             smoothed: None,
             failures: 0,
             resume_at: None,
+            gap: Duration::ZERO,
+            next_at: Instant::default(),
             rate: Rate::default(),
         }
     }
 
+    /// From now on `count` hints are spread over a part of the time that their owner was `away`.
+    pub fn spread(&mut self, count: u64, away: Duration) {
+        let seconds = (away.as_secs_f64() * SPREAD).max(f64::MIN_POSITIVE);
+        let per_s = (count as f64 / seconds).max(PACE_MIN_PER_S);
+        self.gap = Duration::from_secs_f64(1.0 / per_s);
+    }
+
     /// True when another hint may be sent now.
     pub fn may_send(&self, now: Instant) -> bool {
-        self.in_flight < self.window() && self.paused_until(now).is_none()
+        self.in_flight < self.window()
+            && self.paused_until(now).is_none()
+            && self.paced_until(now).is_none()
+    }
+
+    /// When the pace allows another hint that the window allows already; `None`: now, or the window is full.
+    pub fn paced_until(&self, now: Instant) -> Option<Instant> {
+        (self.in_flight < self.window() && now < self.next_at).then_some(self.next_at)
     }
 
     /// When the pause ends; `None`: there is none.
@@ -140,6 +172,9 @@ impl Pacer {
         assert!(self.may_send(now), "{} in flight, window {}", self.in_flight, self.window);
         self.in_flight += 1;
         self.next += 1;
+        let held_up_ns = (self.gap * BURST).as_nanos() as u64;
+        let earliest = Instant::from_nanos(now.as_nanos().saturating_sub(held_up_ns));
+        self.next_at = self.next_at.max(earliest) + self.gap;
         if self.in_flight == self.window() {
             self.full_before = self.next;
         }

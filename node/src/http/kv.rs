@@ -1,21 +1,21 @@
 //! `/v1/kv/{bucket}/{key}`: one key at a time.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Extension, Request, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::Request;
+use hyper::body::Incoming;
 
 use super::problem::Problem;
 use super::query::{self, Operation, Parameters};
-use super::{App, CAUSAL_CONTEXT, RequestId};
+use super::{App, CAUSAL_CONTEXT};
 use crate::domain::causality::CausalContext;
 use crate::domain::context_token;
 use crate::domain::key::Key;
@@ -36,41 +36,54 @@ fn parameters(app: &App, uri: &Uri, operation: Operation) -> Result<Parameters, 
     query::parse(uri.query(), operation, &app.config, replicas)
 }
 
-fn head(id: RequestId, parameters: &Parameters) -> RequestHead {
-    RequestHead { request_id: id.0, deadline: time::now() + parameters.timeout }
+fn head(id: u64, parameters: &Parameters) -> RequestHead {
+    RequestHead { request_id: id, deadline: time::now() + parameters.timeout }
 }
 
-/// GET and HEAD.
+/// True when `path` names a bucket and something in it.
+pub fn is_key(path: &str) -> bool {
+    let names = path.strip_prefix(PREFIX).and_then(|rest| rest.split_once('/'));
+    names.is_some_and(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
+}
+
+/// Answers a request for a key.
 ///
 /// # Errors
-/// 400, 404, 503, 504 as the contract says.
-pub async fn get(
-    State(app): State<Arc<App>>,
-    Extension(id): Extension<RequestId>,
-    uri: Uri,
+/// 400, 404, 405, 408, 409, 413, 503, 504 as the contract says.
+pub(super) async fn answer(
+    app: &App,
+    id: u64,
+    request: Request<Incoming>,
 ) -> Result<Response, Problem> {
-    let key = key_of(&uri)?;
-    let parameters = parameters(&app, &uri, Operation::Read)?;
+    match *request.method() {
+        Method::GET | Method::HEAD => get(app, id, request.uri()).await,
+        Method::PUT => put(app, id, request).await,
+        Method::DELETE => delete(app, id, request.uri(), request.headers()).await,
+        _ => {
+            let (method, path) = (request.method(), request.uri().path());
+            let mut response = Problem::wrong_method(method, path).into_response();
+            let allowed = HeaderValue::from_static("GET,HEAD,PUT,DELETE");
+            response.headers_mut().insert(ALLOW, allowed);
+            Ok(response)
+        }
+    }
+}
+
+async fn get(app: &App, id: u64, uri: &Uri) -> Result<Response, Problem> {
+    let key = key_of(uri)?;
+    let parameters = parameters(app, uri, Operation::Read)?;
     let read = app.coordinator.read(head(id, &parameters), &key, parameters.wanted()).await;
     let object = read.map_err(|error| Problem::from_request(&error, &key))?;
     match object {
         None => Err(Problem::no_such_key(&key, None)),
-        Some(object) => show(&app, &key, &object),
+        Some(object) => show(app, &key, &object),
     }
 }
 
-/// PUT: any JSON document.
-///
-/// # Errors
-/// 400, 408, 409, 413, 503, 504 as the contract says.
-pub async fn put(
-    State(app): State<Arc<App>>,
-    Extension(id): Extension<RequestId>,
-    request: Request,
-) -> Result<Response, Problem> {
+async fn put(app: &App, id: u64, request: Request<Incoming>) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let key = key_of(&parts.uri)?;
-    let parameters = parameters(&app, &parts.uri, Operation::Put)?;
+    let parameters = parameters(app, &parts.uri, Operation::Put)?;
     let seen = context_of(&parts.headers, &key)?;
     let head = head(id, &parameters);
     let limit = app.config.limits.pair_bytes;
@@ -84,24 +97,16 @@ pub async fn put(
         parameters.ttl.map(|ttl| time::wall_clock_ms().saturating_add(ttl.as_millis() as u64));
     // Copied, so that what is kept does not pin the connection's read buffer.
     let content = Content::Value(Bytes::copy_from_slice(&value));
-    write(&app, head, &key, Intent { seen, content, expires_at_ms }, parameters.wanted()).await
+    write(app, head, &key, Intent { seen, content, expires_at_ms }, parameters.wanted()).await
 }
 
-/// DELETE: writes a tombstone.
-///
-/// # Errors
-/// 400, 409, 503, 504 as the contract says.
-pub async fn delete(
-    State(app): State<Arc<App>>,
-    Extension(id): Extension<RequestId>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Result<Response, Problem> {
-    let key = key_of(&uri)?;
-    let parameters = parameters(&app, &uri, Operation::Delete)?;
-    let seen = context_of(&headers, &key)?;
+/// Writes a tombstone.
+async fn delete(app: &App, id: u64, uri: &Uri, headers: &HeaderMap) -> Result<Response, Problem> {
+    let key = key_of(uri)?;
+    let parameters = parameters(app, uri, Operation::Delete)?;
+    let seen = context_of(headers, &key)?;
     let intent = Intent { seen, content: Content::Tombstone, expires_at_ms: None };
-    write(&app, head(id, &parameters), &key, intent, parameters.wanted()).await
+    write(app, head(id, &parameters), &key, intent, parameters.wanted()).await
 }
 
 async fn write(
@@ -129,7 +134,7 @@ fn context_of(headers: &HeaderMap, key: &Key) -> Result<CausalContext, Problem> 
         .map_err(|error| Problem::bad_request("bad-context", format!("Causal-Context: {error}")))
 }
 
-async fn read_body(body: Body, limit: usize, allowed: Duration) -> Result<Bytes, Problem> {
+async fn read_body(body: Incoming, limit: usize, allowed: Duration) -> Result<Bytes, Problem> {
     let mut collecting = Box::pin(Limited::new(body, limit).collect());
     // Most bodies arrive with their head; only the others need a timer.
     let collected = match (&mut collecting).now_or_never() {

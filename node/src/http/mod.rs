@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! server   accept loop, keep-alive, slow clients, drain      (bytes ⇄ requests)
+//! site     each request's way in: id, capacity, time, path   (requests ⇄ handlers)
 //! kv       GET HEAD PUT DELETE /v1/kv/{bucket}/{key}         (requests ⇄ coordinator)
 //! cluster  /v1/cluster…        ops   /health… /metrics       (what an operator looks at)
 //! problem  every error's document, in one place     waiting   before the node serves
@@ -16,24 +17,21 @@ pub mod ops;
 pub mod problem;
 pub mod query;
 pub mod server;
+pub mod site;
 pub mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
 use axum::http::header::HeaderName;
-use axum::http::{HeaderValue, Method, Uri};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::http::{Method, Request, Uri};
 use axum::routing::get;
 use rand::RngCore;
 
 use crate::config::Config;
 use crate::domain::key::murmur3;
-use crate::runtime::{rng, time};
+use crate::runtime::rng;
 use crate::service::coordinator::Coordinator;
 use crate::service::gossip::Gossip;
 use crate::service::hints::Handoff;
@@ -106,7 +104,7 @@ impl App {
 
     /// The id under which every node logs this request: 16 hex digits of the client's as they are,
     /// any other text of the client's hashed, a fresh one if it sent none.
-    fn request_id(&self, request: &Request) -> u64 {
+    fn request_id<B>(&self, request: &Request<B>) -> u64 {
         match request.headers().get(REQUEST_ID) {
             None => self.request_ids.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed),
             Some(text) => {
@@ -118,14 +116,9 @@ impl App {
     }
 }
 
-/// The id of the request in hand.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestId(pub u64);
-
-/// All routes.
+/// All routes but those of keys.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/v1/kv/{bucket}/{*key}", get(kv::get).put(kv::put).delete(kv::delete))
         .route("/v1/cluster", get(cluster::members))
         .route("/v1/cluster/ring", get(cluster::ring))
         .route("/v1/cluster/hints", get(cluster::hints))
@@ -135,55 +128,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(ops::metrics))
         .method_not_allowed_fallback(wrong_method)
         .fallback(no_such_route)
-        .layer(axum::middleware::from_fn_with_state(app.clone(), admit))
         .with_state(app)
-}
-
-/// Numbers the request, refuses it when the node is over capacity, times and counts it.
-async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let id = app.request_id(&request);
-    let started = time::now();
-    let is_kv = request.uri().path().starts_with("/v1/kv/");
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let in_flight = InFlight::enter(&app.in_flight);
-    let mut response = if is_kv && in_flight.before >= app.config.limits.requests_in_flight {
-        app.metrics.http_overloaded.increment();
-        Problem::overloaded(Duration::from_secs(1)).into_response()
-    } else {
-        tracing::debug!(request_id = id, method = %request.method(), path = request.uri().path(), "request");
-        request.extensions_mut().insert(RequestId(id));
-        next.run(request).await
-    };
-    app.metrics.http_requests.increment();
-    if is_kv {
-        let histogram = if reads { &app.metrics.get_seconds } else { &app.metrics.put_seconds };
-        let now = time::now();
-        histogram.record(now.since(started));
-        app.metrics.foreground.note(now, now.since(started));
-    }
-    tracing::debug!(request_id = id, status = response.status().as_u16(), "answer");
-    if let Ok(value) = HeaderValue::try_from(format!("{id:016x}")) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
-    response
-}
-
-/// Counts a request for as long as it is being answered, however it ends.
-struct InFlight<'a> {
-    count: &'a AtomicUsize,
-    before: usize,
-}
-
-impl<'a> InFlight<'a> {
-    fn enter(count: &'a AtomicUsize) -> Self {
-        Self { count, before: count.fetch_add(1, Ordering::Relaxed) }
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 async fn no_such_route(uri: Uri) -> Problem {

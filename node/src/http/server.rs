@@ -15,6 +15,7 @@
 //! `timeouts.drain_ms` the rest is cut.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -22,16 +23,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, Semaphore};
-use tower_service::Service;
 
 use super::io::HyperIo;
+use super::site::Site;
 use super::waiting::Front;
 use crate::config::Config;
 use crate::runtime::net::{TcpListener, TcpStream};
@@ -79,7 +78,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts to accept connections and to answer their requests by the routes of `front`.
+    /// Starts to accept connections and to answer their requests by what `front` has for them.
     pub fn start(
         listener: TcpListener,
         front: Front,
@@ -134,24 +133,23 @@ async fn accept(
             continue;
         }
         metrics.http_connections.increment();
-        let (router, entry) = (front.current(), connections.enter());
+        let (site, entry) = (front.current(), connections.enter());
         task::spawn(async move {
             let _permit = permit;
-            serve(stream, router, limits.head_bytes, &entry.connection).await;
+            serve(stream, &site, limits.head_bytes, &entry.connection).await;
         });
     }
 }
 
 /// Answers the requests of one connection until it closes or is told to.
-async fn serve(stream: TcpStream, router: Router, head_bytes: usize, connection: &Arc<Connection>) {
+async fn serve(stream: TcpStream, site: &Site, head_bytes: usize, connection: &Arc<Connection>) {
     let io = HyperIo::new(Watched { stream, connection: connection.clone() });
     let service = service_fn(|request: hyper::Request<Incoming>| {
         connection.enter(Phase::Handling);
-        let answer = router.clone().call(request.map(Body::new));
         async move {
-            let answer = answer.await;
+            let answer = site.answer(request).await;
             connection.enter(Phase::Idle);
-            answer
+            Ok::<_, Infallible>(answer)
         }
     });
     let serving = http1::Builder::new()

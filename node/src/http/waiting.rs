@@ -10,15 +10,16 @@ use axum::routing::get;
 
 use super::ops;
 use super::problem::Problem;
+use super::site::Site;
 
 /// Says, in words that follow "the node does not serve:", what a node waits for.
 pub type Reason = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// The routes that connections get: at first those of a node that does not serve yet.
+/// What connections get: at first a node that does not serve yet.
 #[derive(Clone)]
 pub struct Front {
-    waiting: Router,
-    serving: Arc<OnceLock<Router>>,
+    waiting: Site,
+    serving: Arc<OnceLock<Site>>,
 }
 
 impl Front {
@@ -29,17 +30,17 @@ impl Front {
             async move { refusal(&reason()) }
         };
         let waiting = Router::new().route("/health/live", get(ops::live)).fallback(refuse);
-        Self { waiting, serving: Arc::default() }
+        Self { waiting: waiting.into(), serving: Arc::default() }
     }
 
-    /// From now on new connections get `router`.
-    pub fn serve(&self, router: Router) {
+    /// From now on new connections get `site`.
+    pub fn serve(&self, site: Site) {
         // Whoever comes second finds the node serving.
-        let _already = self.serving.set(router);
+        let _already = self.serving.set(site);
     }
 
     /// What a connection that is accepted now gets.
-    pub(super) fn current(&self) -> Router {
+    pub(super) fn current(&self) -> Site {
         self.serving.get().unwrap_or(&self.waiting).clone()
     }
 }
@@ -47,8 +48,8 @@ impl Front {
 impl From<Router> for Front {
     /// Serves at once.
     fn from(router: Router) -> Self {
-        let serving = OnceLock::from(router.clone());
-        Self { waiting: router, serving: Arc::new(serving) }
+        let site = Site::from(router);
+        Self { serving: Arc::new(OnceLock::from(site.clone())), waiting: site }
     }
 }
 

@@ -47,8 +47,11 @@ pub struct Options {
     pub waiting_total_max: usize,
     /// What a refused caller is told to wait before it tries again.
     pub overload_retry: Duration,
-    /// How long running work and callers get to finish when the server is asked to stop.
+    /// How long running work gets to finish when the server is asked to stop.
     pub drain_timeout: Duration,
+    /// How long callers then get to close, once nothing runs for them: one that lives does so as soon
+    /// as it hears goodbye, and one that was cut off never does.
+    pub goodbye_timeout: Duration,
 }
 
 impl Default for Options {
@@ -72,6 +75,7 @@ impl Default for Options {
             waiting_total_max: 8192,
             overload_retry: Duration::from_millis(100),
             drain_timeout: Duration::from_secs(5),
+            goodbye_timeout: Duration::from_secs(1),
         }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! To drain means: accept nothing more, tell every caller goodbye, and go on answering what was asked
 //! already. A caller that hears goodbye sends nothing new here and closes once its last answer has
-//! come, so nothing in flight is cut off. Whoever doesn't is cut off after a while.
+//! come, so nothing in flight is cut off. A caller that cannot be reached hears nothing and never closes:
+//! it is cut off soon after the last work ended, so that a node without its peers stops as promptly as
+//! one among them. Work that does not end is cut off after [`Options::drain_timeout`].
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -199,22 +201,32 @@ impl Server {
         }))
     }
 
-    /// Says goodbye on all connections, and waits for them and for running requests to end, but not
-    /// for ever.
+    /// Says goodbye on all connections, and waits for running requests and then for callers to end, but
+    /// not for ever.
     async fn drain(&self) {
         let inner = &self.inner;
         inner.draining.store(true, Ordering::Release);
         inner.drain.notify_waiters();
-        let idle = async {
-            while inner.connections.load(Ordering::Acquire) > 0
-                || inner.waiting.load(Ordering::Acquire) > 0
-            {
-                inner.ended.notified().await;
+        let give_up = time::now() + inner.options.drain_timeout;
+        let mut quiet_since: Option<Instant> = None;
+        loop {
+            let ended = inner.ended.notified();
+            let connections = inner.connections.load(Ordering::Acquire);
+            let waiting = inner.waiting.load(Ordering::Acquire);
+            if connections == 0 && waiting == 0 {
+                return;
             }
-        };
-        if time::timeout(inner.options.drain_timeout, idle).await.is_err() {
-            let (connections, waiting) = (&inner.connections, &inner.waiting);
-            tracing::warn!(?connections, ?waiting, "cut off callers that did not finish in time");
+            let until = if waiting > 0 {
+                quiet_since = None;
+                give_up
+            } else {
+                let quiet_since = *quiet_since.get_or_insert_with(time::now);
+                (quiet_since + inner.options.goodbye_timeout).min(give_up)
+            };
+            if time::timeout_at(until, ended).await.is_err() {
+                tracing::warn!(connections, waiting, "cut off callers that did not finish in time");
+                return;
+            }
         }
     }
 }

@@ -121,6 +121,26 @@ impl Gossip {
         .await
     }
 
+    /// Waits until one of `known` is somewhere else than it says, or has another id; returns them all as
+    /// they are now, with the zones and vnodes that they had.
+    pub async fn moved(&self, known: &[MemberInfo]) -> Vec<MemberInfo> {
+        self.wait(|machine| {
+            let now = time::now();
+            let look = |old: &MemberInfo| match machine.view(&old.name, now) {
+                Some(view) => {
+                    MemberInfo { zone: old.zone.clone(), vnodes: old.vnodes, ..view.info }
+                }
+                None => old.clone(),
+            };
+            let place = |member: &MemberInfo| {
+                (member.node, member.gossip, member.rpc.clone(), member.http.clone())
+            };
+            let found: Vec<MemberInfo> = known.iter().map(look).collect();
+            known.iter().map(place).ne(found.iter().map(place)).then_some(found)
+        })
+        .await
+    }
+
     /// Those of `names` that were not heard of yet.
     pub fn missing<'a>(&self, names: &'a [String]) -> Vec<&'a str> {
         let (driven, now) = (self.inner.lock(), time::now());

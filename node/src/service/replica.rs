@@ -130,22 +130,7 @@ impl Replica {
         let _lock = self.lock(key).await;
         let Known { object: state, doubtful } = self.engine.known(key).await?;
         self.check_siblings(state.as_deref(), &intent.seen)?;
-        let mut object = state.as_deref().cloned().unwrap_or_default();
-        let dot = loop {
-            match self.mint(state.as_deref(), &intent.seen, doubtful) {
-                Ok(dot) => break dot,
-                // The block ran out between the check above and the lock.
-                Err(EpochsExhausted) => self.reserve().await?,
-            }
-        };
-        let sibling = Sibling {
-            dot,
-            content: intent.content,
-            written_at_ms: time::wall_clock_ms(),
-            expires_at_ms: intent.expires_at_ms,
-        };
-        let context = object.write(&intent.seen, sibling);
-        let object = Arc::new(object);
+        let (dot, object, context) = self.write_on(state.as_deref(), doubtful, intent).await?;
         let ticket = self.engine.put(key, object.clone())?;
         event::note("dot_minted", key.token().0, dot.counter);
         Ok(Minted { object, context, ticket })
@@ -183,21 +168,7 @@ impl Replica {
         owner: &str,
     ) -> Result<Minted, ReplicaError> {
         self.keep_epochs_reserved().await?;
-        let dot = loop {
-            match self.mint(None, &intent.seen, false) {
-                Ok(dot) => break dot,
-                Err(EpochsExhausted) => self.reserve().await?,
-            }
-        };
-        let sibling = Sibling {
-            dot,
-            content: intent.content,
-            written_at_ms: time::wall_clock_ms(),
-            expires_at_ms: intent.expires_at_ms,
-        };
-        let mut object = Object::default();
-        let context = object.write(&intent.seen, sibling);
-        let object = Arc::new(object);
+        let (dot, object, context) = self.write_on(None, false, intent).await?;
         let ticket = self.store_hint(owner, key, object.clone())?;
         event::note("dot_minted", key.token().0, dot.counter);
         Ok(Minted { object, context, ticket })
@@ -226,6 +197,33 @@ impl Replica {
         // The low bits of the token: the high bits choose the partition, so neighbours differ here.
         let at = key.token().0 as usize % KEY_LOCKS;
         self.locks[at].lock().await
+    }
+
+    /// Mints a dot, and writes `intent` on a copy of `state`, which is in doubt or not, under it. Nothing is logged yet: the caller
+    /// does so without another await, or the dot is lost (never used twice). Returns the dot, the object
+    /// with the write in it, and the context for the client.
+    async fn write_on(
+        &self,
+        state: Option<&Object>,
+        doubtful: bool,
+        intent: Intent,
+    ) -> Result<(Dot, Arc<Object>, CausalContext), ReplicaError> {
+        let dot = loop {
+            match self.mint(state, &intent.seen, doubtful) {
+                Ok(dot) => break dot,
+                // The block ran out since it was last looked at.
+                Err(EpochsExhausted) => self.reserve().await?,
+            }
+        };
+        let sibling = Sibling {
+            dot,
+            content: intent.content,
+            written_at_ms: time::wall_clock_ms(),
+            expires_at_ms: intent.expires_at_ms,
+        };
+        let mut object = state.cloned().unwrap_or_default();
+        let context = object.write(&intent.seen, sibling);
+        Ok((dot, Arc::new(object), context))
     }
 
     fn check_siblings(

@@ -5,21 +5,29 @@
 //! folder says where each was last, and with which zone and vnodes the ring was made: these never change
 //! for a ring that holds data, whatever a member's configuration says later.
 //!
-//! The file is replaced as a whole: written under another name, synced, renamed.
+//! The file is replaced as a whole: written under another name, synced, renamed. That happens again when
+//! gossip tells that one of them is somewhere else ([`follow`]): else a node that was away while all others
+//! moved would ask at old addresses alone.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::gossip::Gossip;
 use crate::domain::causality::NodeId;
 use crate::domain::membership::MemberInfo;
 use crate::runtime::fs::{self, File, OpenMode};
+use crate::runtime::time;
 
 const NAME: &str = "members.json";
 const NEW_NAME: &str = "members.json.new";
 const VERSION: u64 = 1;
+
+/// The file is replaced once in so long at most, however often members move.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the remembered members can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +75,21 @@ pub async fn save(folder: &Path, members: &[MemberInfo]) -> io::Result<()> {
     drop(file);
     fs::rename(&new, &path).await?;
     fs::sync_dir(folder).await
+}
+
+/// Saves `members`, which were saved before, each time that one of them has moved. Ends never; dropping it
+/// leaves the file as it was or as it was to be.
+pub async fn follow(folder: PathBuf, mut members: Vec<MemberInfo>, gossip: Gossip) {
+    loop {
+        let moved = gossip.moved(&members).await;
+        match save(&folder, &moved).await {
+            Ok(()) => members = moved,
+            Err(error) => {
+                tracing::warn!(%error, "cannot remember where members are now: trying again");
+            }
+        }
+        time::sleep(SAVE_EVERY).await;
+    }
 }
 
 fn write(members: &[MemberInfo]) -> Value {

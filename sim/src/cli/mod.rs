@@ -6,6 +6,7 @@
 
 mod crashes;
 mod detectors;
+mod large;
 mod minimize;
 mod replay;
 mod run_case;
@@ -75,6 +76,8 @@ enum Command {
     ///
     /// The rows of foca and chitchat are there when built with --features compare; see sim/README.md.
     Detectors(DetectorArguments),
+    /// Runs one large cluster of whole nodes at rest: all find each other, and nobody is taken for dead.
+    Large(LargeArguments),
     /// Prints a plan as JSON, one fault and one operation a line.
     Plan {
         /// A seed, or a plan file to be written anew.
@@ -143,6 +146,23 @@ struct DetectorArguments {
     json: bool,
 }
 
+/// How large, and for how long.
+#[derive(Debug, clap::Args)]
+struct LargeArguments {
+    /// Nodes.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(3..=4_000))]
+    nodes: u32,
+    /// Those of them that own data; the others are proxies.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(3..=1_024))]
+    owners: u32,
+    /// Simulated seconds, from the moment when all start.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// The seed of all chance.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
 /// Does what the process's command line says; gives the exit code.
 pub fn main() -> u8 {
     match Arguments::try_parse() {
@@ -167,6 +187,7 @@ fn dispatch(command: Command) -> u8 {
         Command::Replay { what, verbose } => replay::replay(&what, verbose),
         Command::Minimize { what, jobs } => minimize::minimize(&what, jobs),
         Command::Crashes(arguments) => Ok(crashes::crashes(&arguments)),
+        Command::Large(arguments) => Ok(large::large(&arguments)),
         Command::Detectors(arguments) => Ok(detectors::detectors(&arguments)),
         Command::Plan { what } => plan_of(&what).map(|plan| {
             output::line(plan.to_json().trim_end());

@@ -143,6 +143,7 @@ impl<'a> Request<'a> {
             | Fault::Isolated(at)
             | Fault::DiskTrouble(at) => at == machine,
             Fault::ClockWrong(_)
+            | Fault::RolledBack(_)
             | Fault::LinkCut { .. }
             | Fault::LinkBad { .. }
             | Fault::LinkRough { .. }
@@ -163,6 +164,7 @@ impl<'a> Request<'a> {
             | Fault::Paused(_)
             | Fault::Isolated(_)
             | Fault::DiskTrouble(_)
+            | Fault::RolledBack(_)
             | Fault::ClockWrong(_)
             | Fault::DatagramsRough { .. } => false,
         })
@@ -177,6 +179,7 @@ impl<'a> Request<'a> {
                 at == Endpoint::Node(home)
             }
             Fault::DiskTrouble(_)
+            | Fault::RolledBack(_)
             | Fault::ClockWrong(_)
             | Fault::LinkCut { .. }
             | Fault::LinkBad { .. }

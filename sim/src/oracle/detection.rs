@@ -142,6 +142,7 @@ impl Watch<'_> {
                 | Fault::Down(_)
                 | Fault::PowerLoss(_)
                 | Fault::DiskTrouble(_)
+                | Fault::RolledBack(_)
                 | Fault::ClockWrong(_)
                 | Fault::LinkRough { .. }
                 | Fault::DatagramsRough { .. } => None,
@@ -213,6 +214,7 @@ impl Watch<'_> {
             | Fault::Isolated(at)
             | Fault::DiskTrouble(at) => at == Endpoint::Node(node),
             Fault::ClockWrong(_)
+            | Fault::RolledBack(_)
             | Fault::LinkCut { .. }
             | Fault::LinkBad { .. }
             | Fault::LinkRough { .. }
@@ -241,6 +243,7 @@ impl Watch<'_> {
                 | Fault::PowerLoss(_)
                 | Fault::Paused(_)
                 | Fault::DiskTrouble(_)
+                | Fault::RolledBack(_)
                 | Fault::ClockWrong(_)
                 | Fault::LinkRough { .. }
                 | Fault::DatagramsRough { .. } => {}
@@ -324,7 +327,10 @@ const fn is_node(at: Endpoint) -> bool {
 /// What nobody may be taken for dead for, however long it lasts.
 const fn is_mild(fault: Fault) -> bool {
     match fault {
-        Fault::ClockWrong(_) | Fault::LinkRough { .. } | Fault::DatagramsRough { .. } => true,
+        Fault::ClockWrong(_)
+        | Fault::RolledBack(_)
+        | Fault::LinkRough { .. }
+        | Fault::DatagramsRough { .. } => true,
         Fault::Down(at) | Fault::PowerLoss(at) | Fault::Paused(at) | Fault::Isolated(at) => {
             !is_node(at)
         }

@@ -7,8 +7,8 @@
 //! 3. A hint expires only when it is as old as it may become.
 //!
 //! What is excused, since the note may run ahead of the log, and age is read off a wall clock: a process that
-//! ended within the time that the log takes; a disk in trouble at the note or later; a power loss, where acks
-//! do not wait for fsync; and for age, a wall clock that was wrong at some time between note and expiry.
+//! ended within the time that the log takes; a disk in trouble, or rolled back, at the note or later; a power loss, where acks
+//! do not wait for fsync; and for age, a wall clock that was wrong at some time between note and expiry, or a disk that was rolled back.
 //!
 //! That an acked write survives even if only hints held it is point 1's part; see `lost`.
 //!
@@ -95,7 +95,9 @@ impl Case<'_> {
         let aged_ns = step.at_ns - since_ns;
         let holder = Endpoint::Node(step.holder);
         let wrong_clock = self.evidence.disturbances.iter().any(|d| {
-            d.fault == Fault::ClockWrong(holder) && d.start_ns <= step.at_ns && d.end_ns >= since_ns
+            // What was delivered since the copy is back, as old as it was.
+            let odd = d.fault == Fault::ClockWrong(holder) || d.fault == Fault::RolledBack(holder);
+            odd && d.start_ns <= step.at_ns && d.end_ns >= since_ns
         });
         if aged_ns >= least_ns || wrong_clock {
             return;
@@ -122,7 +124,7 @@ impl Case<'_> {
             match fault {
                 Fault::Down(at) => *at == holder && at_once,
                 Fault::PowerLoss(at) => *at == holder && (at_once || (after && !rules.sync_always)),
-                Fault::DiskTrouble(at) => *at == holder && after,
+                Fault::DiskTrouble(at) | Fault::RolledBack(at) => *at == holder && after,
                 Fault::Paused(_)
                 | Fault::Isolated(_)
                 | Fault::ClockWrong(_)

@@ -65,8 +65,10 @@ pub(super) struct Attempt<'a> {
     pub(super) seen: Known,
     /// It was acked, and the ack holds for good (see [`Rules::sync_always`]).
     pub(super) acked: bool,
-    /// Home replicas that acked it; 0 when not acked.
+    /// Home replicas that acked it and did not forget it; 0 when not acked.
     pub(super) home_acks: u8,
+    /// Home replicas that have it once hints are delivered: a fallback's ack is for one that did not ack itself.
+    pub(super) copies: u8,
 }
 
 /// An answered GET.
@@ -151,13 +153,18 @@ impl<'a> KeyView<'a> {
     fn begin(&mut self, evidence: &Evidence, op: &'a Operation, item: Item) {
         let at = self.attempts.len();
         let seen = op.context_from.map_or_else(Known::default, |from| self.token(from));
-        let (acked, home_acks) = match op.outcome {
+        let (acked, home_acks, copies) = match op.outcome {
             Outcome::Acked { received, hinted, .. } => {
-                (!at_risk(evidence, op), received.saturating_sub(hinted))
+                let undone = rolled_back(evidence, op, hinted);
+                let holds = received > undone && !at_risk(evidence, op);
+                let home_acks = received.saturating_sub(hinted).saturating_sub(undone);
+                let expired = hinted > 0 && expired_since(evidence, op);
+                let copies = if expired { home_acks } else { received.saturating_sub(undone) };
+                (holds, home_acks, copies)
             }
-            Outcome::Got(_) | Outcome::Refused { .. } | Outcome::Unknown { .. } => (false, 0),
+            Outcome::Got(_) | Outcome::Refused { .. } | Outcome::Unknown { .. } => (false, 0, 0),
         };
-        self.attempts.push(Attempt { op, item, seen, acked, home_acks });
+        self.attempts.push(Attempt { op, item, seen, acked, home_acks, copies });
         self.by_item.entry(item).or_default().push(at);
         self.by_op.insert(op.id, Place::Attempt(at));
     }
@@ -165,8 +172,19 @@ impl<'a> KeyView<'a> {
     fn answer(&mut self, op: &'a Operation, got: &'a Got) {
         let horizon = self.attempts.len();
         let items = items(got);
+        let token = self.knows(&items, horizon);
+        self.by_op.insert(op.id, Place::Reading(self.readings.len()));
+        self.readings.push(Reading { op, got, items, horizon, token });
+    }
+
+    /// What a home replica knows that shows this after every request.
+    pub(super) fn known_by(&self, got: &Got) -> Known {
+        self.knows(&items(got), self.attempts.len())
+    }
+
+    fn knows(&self, items: &[Item], horizon: usize) -> Known {
         let mut token = Known::default();
-        for &item in &items {
+        for &item in items {
             let candidates = self.candidates(item, horizon);
             token.must.add(&self.seen_by_all(candidates));
             if let &[only] = candidates {
@@ -177,8 +195,7 @@ impl<'a> KeyView<'a> {
                 token.may.add(&self.attempts[at].seen.may);
             }
         }
-        self.by_op.insert(op.id, Place::Reading(self.readings.len()));
-        self.readings.push(Reading { op, got, items, horizon, token });
+        token
     }
 
     /// What the token that `op` returned covers.
@@ -218,6 +235,7 @@ fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
         Fault::DiskTrouble(_) => d.start_ns <= synced_ns && d.end_ns >= op.start_ns,
         Fault::Paused(_)
         | Fault::Isolated(_)
+        | Fault::RolledBack(_)
         | Fault::ClockWrong(_)
         | Fault::LinkCut { .. }
         | Fault::LinkBad { .. }
@@ -228,10 +246,27 @@ fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
     undone || may_have_expired(evidence, op)
 }
 
+/// How many of its acks a disk that was rolled back may have undone: one each time, since a node acks a write
+/// once, for itself or for another. What was acked before the copy was taken is in the copy, unless a
+/// fallback held it, which may have handed it over since.
+fn rolled_back(evidence: &Evidence, op: &Operation, hinted: u8) -> u8 {
+    let acked_ns = op.end_ns.saturating_add(evidence.rules.sync_lag_ns);
+    let undoes = |d: &&Disturbance| {
+        let struck = matches!(d.fault, Fault::RolledBack(_)) && d.end_ns >= op.start_ns;
+        struck && (hinted > 0 || d.start_ns <= acked_ns)
+    };
+    u8::try_from(evidence.disturbances.iter().filter(undoes).count()).unwrap_or(u8::MAX)
+}
+
 /// Nobody but fallbacks acked it, and what they held may have been too old.
 fn may_have_expired(evidence: &Evidence, op: &Operation) -> bool {
     let only_hints =
         matches!(op.outcome, Outcome::Acked { received, hinted, .. } if received == hinted);
+    only_hints && expired_since(evidence, op)
+}
+
+/// Hints of its key expired after it began.
+fn expired_since(evidence: &Evidence, op: &Operation) -> bool {
     // Keys that share a tag share a token, and are told by one of them.
     let tag = |key: KeyIndex| {
         let name = evidence.history.keys.get(key.0 as usize).map_or("", |info| info.name.as_str());
@@ -239,7 +274,7 @@ fn may_have_expired(evidence: &Evidence, op: &Operation) -> bool {
     };
     let steps = evidence.hints.iter().flat_map(|hints| &hints.steps);
     let mut late = steps.filter(|s| s.what == HintDeed::Expired && s.at_ns >= op.start_ns);
-    only_hints && late.any(|step| tag(step.key) == tag(op.key))
+    late.any(|step| tag(step.key) == tag(op.key))
 }
 
 enum Event<'a> {

@@ -76,6 +76,7 @@ fn power_loss_after(evidence: &Evidence, ns: u64) -> Option<(String, u64)> {
     let losses = struck.filter_map(|d| match d.fault {
         Fault::PowerLoss(machine) => Some((machine.to_string(), d.start_ns)),
         Fault::Down(_)
+        | Fault::RolledBack(_)
         | Fault::Paused(_)
         | Fault::Isolated(_)
         | Fault::DiskTrouble(_)

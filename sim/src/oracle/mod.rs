@@ -14,6 +14,8 @@
 //! | 6 | strict R+W>N reads show the latest acked write, or what superseded it | `fresh` |
 //! | 7 | a request fails only if too few of the nodes it needed were reachable | `availability` |
 //! | 8 | the dead are found in time, the living are not taken for dead | `detection` |
+//! | 6 | "not found" is said by R home replicas, never by fallbacks | `hearsay` |
+//! | 9 | so many acks, so many home replicas that have it once hints are delivered | `copies` |
 //! | 9 | no hint is lost before its owner has it, none is left after healing | `handoff` |
 //! | 10 | after healing, all list the same members, all up, and have one ring | `agreement` |
 //! | 12 | gauges stay within their bounds | `bounds` |
@@ -41,9 +43,11 @@ mod availability;
 mod bits;
 mod bounds;
 mod convergence;
+mod copies;
 mod detection;
 mod fresh;
 mod handoff;
+mod hearsay;
 mod knowledge;
 mod lost;
 mod phantom;
@@ -96,6 +100,8 @@ pub fn judge(evidence: &Evidence) -> Result<Vec<Violation>, Malformed> {
         resurrection::check(&view, &story, &mut found);
         siblings::check(&view, &story, &mut found);
         fresh::check(evidence, &view, &story, &mut found);
+        hearsay::check(evidence, &view, &story, &mut found);
+        copies::check(evidence, &view, &story, &mut found);
     }
     convergence::check(evidence, &story, &mut found);
     availability::check(evidence, &story, &mut found);

@@ -6,6 +6,7 @@
 //! is otherwise well.
 
 mod fault;
+mod founding;
 
 use crate::dice::{Dice, Die};
 
@@ -26,6 +27,9 @@ enum Shape {
     Mixed,
     /// One owner goes away early and stays away, and clients go on writing to its keys.
     OwnerAway,
+    /// The disk of one owner is put back to an older copy, and nothing else goes wrong: a node that finds nobody
+    /// to ask cannot know that its disk is old.
+    RolledBack,
 }
 
 /// What a seed draws before all else.
@@ -65,11 +69,13 @@ pub fn draw(seed: u64) -> Plan {
         length: Length { faults_ms: FAULTS_MS, total_ms: TOTAL_MS },
         nodes,
         settings,
+        founding: None,
         links: draw_links(dice),
         clients,
         faults: Vec::new(),
         operations: Vec::new(),
     };
+    plan.founding = founding::draw_founding(dice, &plan);
     let swarm = draw_swarm(dice, &plan);
     plan.faults = (0..swarm.faults).map(|id| fault::draw_fault(dice, &plan, &swarm, id)).collect();
     let operations = (0..swarm.operations).map(|id| draw_operation(dice, &plan, &swarm, id));
@@ -121,8 +127,13 @@ fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
         gossip_interval_ms: Some(gossip.pick(&[250, 500, 500, 1_000])),
         detector: gossip.pick(&[None, Some(Detector::Phi), Some(Detector::Count)]),
         hint_age_s: gossip.chance(25).then(|| gossip.within(3, 9)),
+        hint_bytes_max: dice
+            .stream("hints", 0, 0)
+            .weighted(&[(6, false), (1, true)])
+            .then(|| dice.stream("hints", 0, 1).magnitude(300, 16 << 10)),
         peer_queue_bytes: tight.chance(6).then(|| tight.magnitude(256, 8 << 10)),
         http_idle_ms: tight.chance(6).then(|| tight.within(500, 3_000)),
+        peer_requests_max: tight.chance(6).then(|| tight.within(1, 4) as u32),
     }
 }
 
@@ -181,7 +192,7 @@ fn draw_swarm(dice: Dice, plan: &Plan) -> Swarm {
     let (nodes, settings) = (plan.nodes.len() as u64, &plan.settings);
     let mut die = dice.stream("swarm", 0, 0);
     let known: Vec<&'static str> =
-        FaultKind::NAMES.into_iter().filter(|kind| zones > 1 || *kind != "zone_split").collect();
+        FaultKind::NAMES.into_iter().filter(|kind| may_mix(kind, zones)).collect();
     let calm = die.chance(5);
     let mut kinds = if calm { Vec::new() } else { die.subset(&known) };
     if kinds.is_empty() && !calm {
@@ -192,11 +203,15 @@ fn draw_swarm(dice: Dice, plan: &Plan) -> Swarm {
         // Reads and writes are always there; each other action is in half of the seeds.
         *weight = if action < 2 || die.chance(50) { die.magnitude(1, 16) } else { 0 };
     }
-    let shape = if dice.stream("shape", 0, 0).chance(8) { Shape::OwnerAway } else { Shape::Mixed };
+    let shape = dice.stream("shape", 0, 0).weighted(&[
+        (8, Shape::OwnerAway),
+        (5, Shape::RolledBack),
+        (87, Shape::Mixed),
+    ]);
     let faults = if kinds.is_empty() { 0 } else { die.magnitude(1, 15) };
     Swarm {
         shape,
-        faults: if shape == Shape::OwnerAway { 1 } else { faults },
+        faults: if shape == Shape::Mixed { faults } else { 1 },
         kinds,
         tied_percent: die.pick(&[0, 50, 90]),
         operations: FAULTS_MS / 1_000 * die.pick(&[5, 15, 20, 20, 40]),
@@ -206,11 +221,20 @@ fn draw_swarm(dice: Dice, plan: &Plan) -> Swarm {
         actions,
         level_percent: die.pick(&[0, 20, 80]),
         sloppy: match (die.index(3), shape) {
-            (_, Shape::OwnerAway) | (0, Shape::Mixed) => vec![None],
-            (1, Shape::Mixed) => vec![Some(false)],
-            (_, Shape::Mixed) => vec![None, Some(false), Some(true)],
+            (_, Shape::OwnerAway) | (0, _) => vec![None],
+            (1, _) => vec![Some(false)],
+            (_, _) => vec![None, Some(false), Some(true)],
         },
         victim: die.chance(50).then(|| NodeNo(die.within(1, nodes) as u32)),
+    }
+}
+
+/// Whether a fault of this kind goes with any other, and with this many zones.
+fn may_mix(kind: &str, zones: u32) -> bool {
+    match kind {
+        "zone_split" => zones > 1,
+        "rolled_back_disk" => false,
+        _ => true,
     }
 }
 

@@ -196,6 +196,14 @@ pub enum FaultKind {
         /// Whose.
         node: NodeNo,
     },
+    /// When the fault begins, a copy of the disk is taken. In the last third of the fault the process is dead,
+    /// and comes back with that copy for a disk.
+    RolledBackDisk {
+        /// Whose.
+        node: NodeNo,
+        /// True: the node was restarted after the first third, so the copy is of a process before the last.
+        restarted: bool,
+    },
     /// Some processes, fewer than half, are killed at once and stay away past the detector's bound.
     CrashMinority {
         /// Whose.
@@ -262,7 +270,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// The names of all kinds, in the order of their declaration.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 22] = [
         "partition",
         "one_way",
         "isolate",
@@ -284,6 +292,7 @@ impl FaultKind {
         "slow_disk",
         "failing_fsync",
         "disk_full",
+        "rolled_back_disk",
     ];
 
     /// Its name, in plans and reports.
@@ -310,6 +319,7 @@ impl FaultKind {
             FaultKind::SlowDisk { .. } => "slow_disk",
             FaultKind::FailingFsync { .. } => "failing_fsync",
             FaultKind::DiskFull { .. } => "disk_full",
+            FaultKind::RolledBackDisk { .. } => "rolled_back_disk",
         }
     }
 }

@@ -51,6 +51,9 @@ impl Plan {
         fields.push(field("length", &self.length));
         fields.push(lines("nodes", &self.nodes));
         fields.push(field("settings", &self.settings));
+        if let Some(founding) = &self.founding {
+            fields.push(field("founding", founding));
+        }
         fields.push(field("links", &self.links));
         fields.push(lines("clients", &self.clients));
         fields.push(lines("faults", &self.faults));
@@ -94,7 +97,23 @@ impl Plan {
                 return Err(format!("two operations with id {}", operation.id));
             }
         }
+        self.check_founding()?;
         self.check_faults()
+    }
+
+    fn check_founding(&self) -> Result<(), String> {
+        let Some(founding) = &self.founding else { return Ok(()) };
+        if founding.seeds.is_empty() {
+            return Err("a cluster that is founded needs a seed".to_owned());
+        }
+        let losses = &founding.power_losses;
+        for node in founding.seeds.iter().chain(losses.iter().map(|loss| &loss.node)) {
+            self.check_node(*node)?;
+        }
+        match losses.iter().find(|loss| loss.count == 0) {
+            Some(loss) => Err(format!("{} waits for the event 0: the first is 1", loss.node)),
+            None => Ok(()),
+        }
     }
 
     fn check_faults(&self) -> Result<(), String> {
@@ -153,6 +172,7 @@ impl FaultKind {
             FaultKind::Isolate { node, .. }
             | FaultKind::Crash { node }
             | FaultKind::Away { node }
+            | FaultKind::RolledBackDisk { node, .. }
             | FaultKind::Pause { node }
             | FaultKind::ClockDrift { node, .. }
             | FaultKind::ClockStep { node, .. }

@@ -53,6 +53,9 @@ pub struct Plan {
     pub nodes: Vec<NodePlan>,
     /// The settings that all nodes share.
     pub settings: Settings,
+    /// How the cluster comes into being; `None`: every node is told of all, in a list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub founding: Option<Founding>,
     /// What links are like when no fault is on them.
     pub links: Links,
     /// The clients, in the order of their numbers: the first is c1.
@@ -151,6 +154,13 @@ pub struct Settings {
     /// How old a hint may become, in seconds; `None`: the node's default, which no run reaches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint_age_s: Option<u64>,
+    /// The most bytes of hints that a node keeps; `None`: the node's default, which no plan's clients can reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint_bytes_max: Option<u64>,
+    /// The most requests of other nodes that a node works on at one time; it refuses more. `None`: the node's
+    /// default, which no plan's clients can reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_requests_max: Option<u32>,
     /// The most bytes that wait to be sent to one other node; `None`: the node's default, which no
     /// plan's clients can reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -172,6 +182,32 @@ pub struct EngineSettings {
     pub block_bytes: u64,
     /// So much of unpacked blocks is kept.
     pub cache_bytes: u64,
+}
+
+/// A cluster whose owners find each other by gossip and make the ring once all were heard of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Founding {
+    /// Whose addresses every node is told.
+    pub seeds: Vec<NodeNo>,
+    /// Who loses its power meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub power_losses: Vec<FoundingLoss>,
+}
+
+/// A node that loses its power while the cluster is founded: right after its `count`th `event`. It is spared
+/// if every node was ready before that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FoundingLoss {
+    /// Who.
+    pub node: NodeNo,
+    /// After which of its doings.
+    pub event: Moment,
+    /// After how many of them since the start; from 1.
+    pub count: u64,
+    /// How long it has no power.
+    pub for_ms: u64,
 }
 
 /// How a silent node is told from a slow one.
@@ -259,6 +295,14 @@ impl Plan {
 }
 
 impl Settings {
+    /// Whether nodes may refuse what they are asked only because a limit is tiny.
+    pub fn is_tight(&self) -> bool {
+        self.peer_queue_bytes.is_some()
+            || self.http_idle_ms.is_some()
+            || self.hint_bytes_max.is_some()
+            || self.peer_requests_max.is_some()
+    }
+
     /// How many replicas `level` asks for.
     pub fn count(&self, level: Level) -> u32 {
         match level {

@@ -61,7 +61,7 @@ pub(super) fn rules(plan: &Plan) -> Rules {
         // twenty times at most, and each of its fsyncs waits for others.
         service_ns: 20 * slowest_us(plan) * 1_000 + 200_000_000,
         in_flight_max: plan.settings.requests_in_flight_max.map_or(u64::MAX, u64::from),
-        tight: plan.settings.peer_queue_bytes.is_some() || plan.settings.http_idle_ms.is_some(),
+        tight: plan.settings.is_tight(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The machines of a run: nodes that are started, watched and started again, clients, and the
 //! observer.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::history::{Disturbance, Endpoint, Fault, HintsLeft, Sample, View};
 use crate::plan::{ClientNo, Link, NodeNo, Plan};
 
+use super::founding::Founding;
 use super::recorder::node_index;
 use super::system::{Question, Site, System};
 use super::{budget, lock};
@@ -23,17 +24,23 @@ pub(super) const HTTP_PORT: u16 = 7000;
 /// Where nodes listen for each other.
 pub(super) const RPC_PORT: u16 = 7001;
 
+/// The networks of nodes, of clients, and of the observer.
+const NODES: u8 = 0;
+const CLIENTS: u8 = 1;
+const OBSERVER: u8 = 2;
+
 /// The machines of a run.
 pub(super) struct Cluster {
-    plan: Arc<Plan>,
+    pub(super) plan: Arc<Plan>,
     system: Arc<dyn System>,
     nodes: Vec<MachineId>,
     clients: Vec<MachineId>,
     observer: MachineId,
     states: Mutex<Vec<NodeState>>,
-    down_log: Mutex<Vec<Disturbance>>,
+    pub(super) down_log: Mutex<Vec<Disturbance>>,
     samples: Mutex<Vec<Sample>>,
     exits: mpsc::UnboundedSender<NodeNo>,
+    pub(super) founding: Mutex<Founding>,
 }
 
 /// What the harness knows of a node.
@@ -62,14 +69,13 @@ pub(super) enum Death {
 impl Cluster {
     /// Adds the machines of `plan` to the world, with their links and clocks. Nothing runs yet.
     pub(super) fn build(plan: &Arc<Plan>, system: Arc<dyn System>) -> Arc<Self> {
-        let add = |name: String, ip: [u8; 4]| machine::add(&name, Ipv4Addr::from(ip));
-        let nodes = plan.node_numbers();
+        let nodes = plan.node_numbers().into_iter();
         let nodes: Vec<MachineId> =
-            nodes.into_iter().map(|n| add(n.to_string(), [10, 0, 0, n.0 as u8])).collect();
-        let clients = plan.client_numbers();
+            nodes.map(|n| machine::add(&n.to_string(), address(n))).collect();
+        let clients = plan.client_numbers().into_iter();
         let clients: Vec<MachineId> =
-            clients.into_iter().map(|c| add(c.to_string(), [10, 0, 1, c.0 as u8])).collect();
-        let observer = add("observer".to_owned(), [10, 0, 2, 1]);
+            clients.map(|c| machine::add(&c.to_string(), host(CLIENTS, c.0))).collect();
+        let observer = machine::add("observer", host(OBSERVER, 1));
         for (node, id) in plan.nodes.iter().zip(&nodes) {
             if node.drift_ppm != 0 {
                 clock::drift(*id, node.drift_ppm as i32);
@@ -86,6 +92,7 @@ impl Cluster {
             down_log: Mutex::default(),
             samples: Mutex::default(),
             exits,
+            founding: Mutex::default(),
         });
         link::set_default(spec(plan.links.clients));
         for from in plan.node_numbers() {
@@ -132,8 +139,13 @@ impl Cluster {
         for state in lock(&self.states).iter_mut() {
             state.down_since = Some(0);
         }
+        self.disturb_founding();
         for node in self.plan.node_numbers() {
             self.start(node);
+        }
+        let late = self.all_ready(budget::READY_MS).await;
+        if !self.end_founding().await || !late.is_empty() {
+            return late;
         }
         self.all_ready(budget::READY_MS).await
     }
@@ -350,7 +362,19 @@ async fn poll_ready(addresses: &[SocketAddr], limit_ms: u64) -> Vec<(usize, Stri
 
 /// The address of a node.
 pub(super) fn address(node: NodeNo) -> IpAddr {
-    IpAddr::from([10, 0, 0, node.0 as u8])
+    host(NODES, node.0)
+}
+
+/// The address of the observer.
+pub(super) fn observer_address() -> IpAddr {
+    host(OBSERVER, 1)
+}
+
+/// The address of a machine in one of the networks 10.0.0.0/16, 10.1.0.0/16, …
+fn host(network: u8, number: u32) -> IpAddr {
+    let number = u16::try_from(number).expect("a network has room for 65,535 machines");
+    let [high, low] = number.to_be_bytes();
+    IpAddr::from([10, network, high, low])
 }
 
 fn spec(link: Link) -> LinkSpec {

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use starling::domain::codec::Decoder;
+use starling::domain::object::{Content, Object};
 use starling_world::{machine, time, trace};
 use tokio::sync::oneshot;
 
 use crate::history::{
-    FinalState, Health, HintsLeft, KeyIndex, KeyInfo, NodeIndex, OpId, Outcome, ReplicaCopy, View,
+    FinalState, Got, Health, HintsLeft, KeyIndex, KeyInfo, NodeIndex, OpId, Outcome, ReplicaCopy,
+    Unrepaired, View,
 };
 use crate::plan::{ClientNo, NodeNo, Plan};
 
@@ -26,6 +29,8 @@ pub(super) struct Healed {
     pub(super) views: Vec<View>,
     /// What is left of hints, as soon as that is nothing, or as late as it may be.
     pub(super) hints_left: Option<Vec<HintsLeft>>,
+    /// What home replicas hold when hints are delivered and nothing was read since the load.
+    pub(super) unrepaired: Vec<Unrepaired>,
 }
 
 /// Waits until every node is ready, every member is up everywhere and every hint is delivered, as far
@@ -66,6 +71,7 @@ async fn mend(
     }
     if abilities.hints {
         healed.hints_left = Some(drained_hints(plan, cluster).await?);
+        healed.unrepaired = unrepaired(cluster, recorder).await?;
     }
     let reads = read_everything(plan, cluster, recorder).await?;
     let keys = recorder.keys();
@@ -106,6 +112,37 @@ async fn drained_hints(plan: &Plan, cluster: &Cluster) -> Result<Vec<HintsLeft>,
         }
         time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// What each home replica of each key would show by itself.
+async fn unrepaired(cluster: &Cluster, recorder: &Recorder) -> Result<Vec<Unrepaired>, String> {
+    let keys = recorder.keys();
+    let all: Vec<KeyIndex> = (0..keys.len() as u32).map(KeyIndex).collect();
+    let mut shown = Vec::new();
+    for (key, copies) in copies(cluster, &keys, &all).await? {
+        for ReplicaCopy { node, bytes } in copies {
+            shown.push(Unrepaired { node, key, got: show(bytes.as_deref(), recorder)? });
+        }
+    }
+    Ok(shown)
+}
+
+/// What a reader would be shown of an object, encoded.
+fn show(bytes: Option<&[u8]>, recorder: &Recorder) -> Result<Got, String> {
+    let Some(bytes) = bytes else { return Ok(Got::default()) };
+    let object = Object::decode(&mut Decoder::new(bytes))
+        .map_err(|error| format!("what a replica holds is no object: {error}"))?;
+    let mut got = Got { context: true, ..Got::default() };
+    for sibling in object.siblings() {
+        match &sibling.content {
+            Content::Tombstone => got.deleted_shown = true,
+            Content::Value(value) => match recorder.recognise(value) {
+                Some(value) => got.values.push(value),
+                None => got.strange.push(String::from_utf8_lossy(value).chars().take(40).collect()),
+            },
+        }
+    }
+    Ok(got)
 }
 
 /// The observer reads every key with `r=all`, each from another node than the one before, until it

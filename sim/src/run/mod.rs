@@ -19,7 +19,9 @@ mod budget;
 mod claims;
 mod client;
 mod cluster;
+mod founding;
 mod heal;
+pub mod large;
 mod logs;
 mod node;
 mod recorder;
@@ -161,6 +163,7 @@ async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
         evidence: Evidence {
             history,
             finals: healed.finals,
+            unrepaired: healed.unrepaired,
             disturbances: weather.take_log(),
             samples: sampled,
             membership: abilities.gossips.then(|| budget::membership(&plan, healed.views)),

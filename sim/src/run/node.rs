@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use starling::config::{Config, Detector, Member, Sync};
+use starling::config::{Advertise, Config, Detector, Member, Sync};
 use starling::domain::key::Key;
 use starling::domain::membership;
 use starling::domain::quorum;
@@ -13,7 +13,7 @@ use starling_world::signal;
 use tokio::sync::mpsc;
 
 use crate::history::{Health, Listed, View};
-use crate::plan::{self, Level, NodeNo, Plan, Settings};
+use crate::plan::{self, Founding, Level, NodeNo, Plan, Settings};
 
 use super::cluster::{HTTP_PORT, RPC_PORT, address};
 use super::recorder::node_index;
@@ -62,8 +62,11 @@ async fn serve(node: &Node, mut questions: mpsc::UnboundedReceiver<Question>) {
 /// What the plan's settings mean to one node. All else is as in production.
 fn config(plan: &Plan, node: NodeNo) -> Config {
     let settings = &plan.settings;
-    let members = plan.node_numbers().into_iter().map(|n| member(plan, n)).collect();
-    let mut config = Config::new("sim", &node.to_string(), members);
+    let members = plan.node_numbers().into_iter().map(|n| member(plan, n));
+    let mut config = match &plan.founding {
+        None => Config::new("sim", &node.to_string(), members.collect()),
+        Some(founding) => founded(plan, founding, node),
+    };
     config.data = "/data".into();
     config.ring.partitions = settings.partitions;
     config.ring.vnodes = settings.vnodes;
@@ -97,6 +100,12 @@ fn set_rare(config: &mut Config, settings: &Settings) {
     if let Some(bytes) = settings.peer_queue_bytes {
         config.limits.peer_queue_bytes = bytes as usize;
     }
+    if let Some(bytes) = settings.hint_bytes_max {
+        config.hints.bytes_max = bytes;
+    }
+    if let Some(most) = settings.peer_requests_max {
+        config.limits.peer_requests = most as usize;
+    }
     if let Some(ms) = settings.http_idle_ms {
         config.timeouts.idle_ms = ms;
     }
@@ -113,9 +122,25 @@ fn set_rare(config: &mut Config, settings: &Settings) {
     }
 }
 
+/// What a node is told of the others before it heard of them: addresses of some, and the names that make
+/// the ring.
+fn founded(plan: &Plan, founding: &Founding, node: NodeNo) -> Config {
+    let mut config = Config::new("sim", &node.to_string(), Vec::new());
+    let own = member(plan, node);
+    (config.http, config.rpc) = (own.http.clone(), own.rpc.clone());
+    config.advertise = Advertise { rpc: own.rpc, http: own.http };
+    (config.zone, config.vnodes) = (own.zone, own.vnodes);
+    config.seeds = founding.seeds.iter().map(|seed| at(*seed, RPC_PORT)).collect();
+    config.founders = plan.owners().iter().map(NodeNo::to_string).collect();
+    config
+}
+
+fn at(node: NodeNo, port: u16) -> String {
+    std::net::SocketAddr::new(address(node), port).to_string()
+}
+
 fn member(plan: &Plan, node: NodeNo) -> Member {
-    let at = |port: u16| std::net::SocketAddr::new(address(node), port).to_string();
-    let mut member = Member::new(&node.to_string(), at(RPC_PORT), at(HTTP_PORT));
+    let mut member = Member::new(&node.to_string(), at(node, RPC_PORT), at(node, HTTP_PORT));
     let planned = &plan.nodes[node.0 as usize - 1];
     member.zone = format!("z{}", planned.zone);
     member.vnodes = if planned.proxy { 0 } else { plan.settings.vnodes };

@@ -169,6 +169,11 @@ impl Weather {
             FaultKind::CrashMinority { nodes } | FaultKind::FullRestart { order: nodes, .. } => {
                 self.set_down(place, nodes, Death::Kill, begins);
             }
+            // Its script takes the node down.
+            FaultKind::RolledBackDisk { .. } if begins => {}
+            FaultKind::RolledBackDisk { node, .. } => {
+                self.set_down(place, std::slice::from_ref(node), Death::Kill, false);
+            }
             FaultKind::PowerLoss { nodes } => self.set_down(place, nodes, Death::Power, begins),
             // Its nodes are stopped one by one, by its script; at its end none stays so.
             FaultKind::RollingRestart { nodes, .. } if begins => {

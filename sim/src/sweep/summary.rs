@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::dice::fnv1a;
+use crate::events;
 use crate::plan::FaultKind;
 use crate::quality::Quality;
 use crate::report::{Outcomes, Report, Verdict};
@@ -157,11 +158,18 @@ fn render_counters(page: &mut String, title: &str, counters: &BTreeMap<String, C
     }
     put(page, &row(&format!("\n{title}"), ["times", "in runs", "such as"]));
     for (name, counter) in counters {
-        let never = if counter.times == 0 { "   <- never happened" } else { "" };
+        let never = if counter.times == 0 { why_never(name) } else { String::new() };
         let cells = [&counter.times.to_string(), &counter.runs.to_string(), &counter.first];
         let line = row(&format!("  {name}"), cells.map(String::as_str));
         put(page, format!("{line}{never}").trim_end());
     }
+}
+
+/// What is said of what never happened.
+fn why_never(name: &str) -> String {
+    let known = events::NOT_YET.iter().find(|(event, _)| *event == name);
+    let (mark, why) = known.map_or(("<-", "never happened"), |(_, why)| ("  ", *why));
+    format!("   {mark} {why}")
 }
 
 /// A name and right-aligned cells. A leading line break stays one.

@@ -1,9 +1,12 @@
 //! The load itself: connections, keys, warm-up, what is counted.
+//!
+//! A load that [runs](Running) is measured in phases, one [`Measured`] each: a request belongs to the
+//! phase in which its answer came, and to none before the first is entered.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,8 +22,11 @@ const BUCKET: &str = "bench";
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Latencies up to a minute, in microseconds, to three digits.
 const LATENCY_MAX_US: u64 = 60_000_000;
+/// The phase before the first: nothing is counted.
+const UNMEASURED: usize = usize::MAX;
 
-/// What one turn of load showed.
+/// What one phase of load showed.
+#[derive(Clone)]
 pub(super) struct Measured {
     /// Seconds measured.
     pub(super) seconds: f64,
@@ -33,7 +39,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let empty = || {
             Histogram::new_with_bounds(1, LATENCY_MAX_US, 3)
                 .expect("1 to 60,000,000 in three digits is a range that the histogram takes")
@@ -48,6 +54,18 @@ impl Measured {
         for (kind, count) in &other.errors {
             *self.errors.entry(kind.clone()).or_default() += count;
         }
+    }
+
+    /// Latencies of all that were answered, in microseconds.
+    pub(super) fn answered(&self) -> Histogram<u64> {
+        let mut both = self.gets.clone();
+        both.add(&self.puts).expect("histograms of equal bounds");
+        both
+    }
+
+    /// Requests that were not answered as they should.
+    pub(super) fn failed(&self) -> u64 {
+        self.errors.values().sum()
     }
 
     /// Answered requests a second.
@@ -98,32 +116,79 @@ impl Load {
 
     /// Writes every key, warms up, measures.
     pub(super) async fn run(self) -> Result<Measured, BenchError> {
+        let (warmup, duration) = (self.warmup, self.duration);
+        let mut running = self.start(1).await?;
+        time::sleep(warmup).await;
+        running.enter(0);
+        time::sleep(duration).await;
+        running.stop().await.pop().ok_or_else(|| BenchError::Preload("nothing was measured".into()))
+    }
+
+    /// Writes every key, and goes on loading in `phases` phases, of which none is entered yet.
+    pub(super) async fn start(self, phases: usize) -> Result<Running, BenchError> {
         let load = Arc::new(self);
-        let measuring = Arc::new(AtomicBool::new(false));
+        let phase = Arc::new(AtomicUsize::new(UNMEASURED));
         let stop = Arc::new(AtomicBool::new(false));
         let ready = Arc::new(tokio::sync::Semaphore::new(0));
-        let workers: Vec<_> = (0..load.connections)
+        let (failed, mut failures) = tokio::sync::mpsc::channel(1);
+        let workers = (0..load.connections)
             .map(|at| {
                 let worker = Worker::new(load.clone(), at);
-                task::spawn(worker.run(ready.clone(), measuring.clone(), stop.clone()))
+                let (ready, failed) = (ready.clone(), failed.clone());
+                let all = vec![Measured::new(); phases];
+                task::spawn(worker.run(ready, failed, phase.clone(), stop.clone(), all))
             })
             .collect();
         // Each connection gives a permit once its keys are written, or once it has failed to.
         let prepared = ready.acquire_many(load.connections).await;
         drop(prepared);
-        time::sleep(load.warmup).await;
-        measuring.store(true, Ordering::Relaxed);
-        let started = time::now();
-        time::sleep(load.duration).await;
-        stop.store(true, Ordering::Relaxed);
-        let seconds = time::now().since(started).as_secs_f64();
-        let mut all = Measured::new();
-        all.seconds = seconds;
-        for worker in workers {
-            let done = worker.await.map_err(|_| BenchError::Preload("a task was lost".into()))?;
-            all.add(&done.map_err(BenchError::Preload)?);
+        if let Ok(reason) = failures.try_recv() {
+            stop.store(true, Ordering::Relaxed);
+            return Err(BenchError::Preload(reason));
         }
-        Ok(all)
+        Ok(Running { workers, phase, stop, entered: None, seconds: vec![0.0; phases] })
+    }
+}
+
+/// A load on its way.
+pub(super) struct Running {
+    workers: Vec<task::JoinHandle<Vec<Measured>>>,
+    phase: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    /// The phase that is on, and since when.
+    entered: Option<(usize, Instant)>,
+    seconds: Vec<f64>,
+}
+
+impl Running {
+    /// From now on it is this phase that is measured.
+    pub(super) fn enter(&mut self, phase: usize) {
+        self.leave();
+        self.phase.store(phase, Ordering::Relaxed);
+        self.entered = Some((phase, time::now()));
+    }
+
+    fn leave(&mut self) {
+        if let Some((phase, since)) = self.entered.take() {
+            self.seconds[phase] += time::now().since(since).as_secs_f64();
+        }
+    }
+
+    /// Ends the load; what each phase showed, in their order.
+    pub(super) async fn stop(mut self) -> Vec<Measured> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.leave();
+        let mut all = vec![Measured::new(); self.seconds.len()];
+        for worker in self.workers {
+            // A task is lost with the process alone.
+            for (sum, own) in all.iter_mut().zip(worker.await.unwrap_or_default()) {
+                sum.add(&own);
+            }
+        }
+        for (measured, seconds) in all.iter_mut().zip(self.seconds) {
+            measured.seconds = seconds;
+        }
+        all
     }
 }
 
@@ -148,25 +213,30 @@ impl Worker {
     async fn run(
         mut self,
         ready: Arc<tokio::sync::Semaphore>,
-        measuring: Arc<AtomicBool>,
+        failed: tokio::sync::mpsc::Sender<String>,
+        phase: Arc<AtomicUsize>,
         stop: Arc<AtomicBool>,
-    ) -> Result<Measured, String> {
-        let prepared = self.prepare().await;
+        mut phases: Vec<Measured>,
+    ) -> Vec<Measured> {
+        if let Err(reason) = self.prepare().await {
+            // Full: another connection has told of its own already.
+            let _told = failed.try_send(reason);
+            ready.add_permits(1);
+            return phases;
+        }
         ready.add_permits(1);
-        prepared?;
-        let mut measured = Measured::new();
         // Spread the first requests over one interval, or all connections beat together.
         let mut due = time::now() + self.load.pace.unwrap_or_default().mul_f64(self.rng.random());
         while !stop.load(Ordering::Relaxed) {
             if let Some(pace) = self.load.pace {
                 time::sleep_until(due).await;
-                self.step(due, &measuring, &mut measured).await;
+                self.step(due, &phase, &mut phases).await;
                 due = due + pace;
             } else {
-                self.step(time::now(), &measuring, &mut measured).await;
+                self.step(time::now(), &phase, &mut phases).await;
             }
         }
-        Ok(measured)
+        phases
     }
 
     /// Writes this connection's keys, and learns their contexts if they were there before.
@@ -189,7 +259,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn step(&mut self, due: Instant, measuring: &AtomicBool, measured: &mut Measured) {
+    async fn step(&mut self, due: Instant, phase: &AtomicUsize, phases: &mut [Measured]) {
         let reads = self.rng.random_bool(self.load.reads);
         let own = self.rng.random_range(0..self.contexts.len());
         let request = if reads {
@@ -199,19 +269,19 @@ impl Worker {
             self.put(own)
         };
         let answer = self.client.send(request, time::now() + REQUEST_DEADLINE).await;
-        let counts = measuring.load(Ordering::Relaxed);
+        let measured = phases.get_mut(phase.load(Ordering::Relaxed));
         let us = u64::try_from(time::now().since(due).as_micros()).unwrap_or(LATENCY_MAX_US);
         match answer {
             Ok(answer) if answer.status == 200 || answer.status == 300 => {
                 if !reads {
                     self.contexts[own] = answer.context;
                 }
-                if counts {
+                if let Some(measured) = measured {
                     let histogram = if reads { &mut measured.gets } else { &mut measured.puts };
                     histogram.saturating_record(us.max(1));
                 }
             }
-            Ok(answer) => count(measured, counts, kind_of(&answer)),
+            Ok(answer) => count(measured, kind_of(&answer)),
             Err(error) => {
                 let kind = match &error {
                     ClientError::Invalid { .. } => "request invalid",
@@ -220,7 +290,7 @@ impl Worker {
                     ClientError::Deadline { .. } => "no answer in 10 s",
                     ClientError::TooLarge { .. } => "answer too large",
                 };
-                count(measured, counts, kind.to_owned());
+                count(measured, kind.to_owned());
                 // A dead target must not be hammered.
                 time::sleep(Duration::from_millis(10)).await;
             }
@@ -246,8 +316,8 @@ impl Worker {
     }
 }
 
-fn count(measured: &mut Measured, counts: bool, kind: String) {
-    if counts {
+fn count(measured: Option<&mut Measured>, kind: String) {
+    if let Some(measured) = measured {
         *measured.errors.entry(kind).or_default() += 1;
     }
 }

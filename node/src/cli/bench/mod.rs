@@ -13,9 +13,11 @@
 //! | `--spawn 3` | three node processes on loopback, data in a temporary folder, gone afterwards |
 //! | `--bare` | a bare axum server with a map in memory, in a process of its own: the machine's limit |
 //! | `--spawn 3 --bare` | both, in turns, and the first as a share of the second |
+//! | `--spawn 3 --rate 1000 --outage 60s` | what one node's death and return cost, and how long its hints take to drain |
 
 mod bare;
 mod load;
+mod outage;
 mod report;
 mod spawn;
 
@@ -60,6 +62,11 @@ pub(super) struct BenchArgs {
     /// How long to load before measuring.
     #[arg(long, default_value = "2s", value_parser = duration)]
     warmup: Duration,
+    /// Kill the last node for so long, start it again, and follow its hints until none is left. The load
+    /// goes to the other nodes alone, for --duration before that. Every key that is written meanwhile is
+    /// a hint: --keys times --value bounds what is kept (hints.bytes_max, 256 MiB a node).
+    #[arg(long, value_name = "TIME", requires_all = ["spawn", "rate"], conflicts_with = "bare", value_parser = duration)]
+    outage: Option<Duration>,
     /// Requests a second at most, over all connections.
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<f64>,
@@ -105,6 +112,9 @@ enum BenchError {
         /// What is wrong.
         reason: String,
     },
+    /// Nobody would be left.
+    #[error("an outage of one node needs others: give --spawn 2 or more")]
+    Alone,
     /// The keys could not be written before measuring.
     #[error("cannot write the keys before measuring: {0}")]
     Preload(String),
@@ -137,6 +147,9 @@ fn on_threads<T>(
 
 /// Runs the load and returns the report to print.
 async fn run(args: BenchArgs) -> Result<String, BenchError> {
+    if let (Some(outage), Some(nodes)) = (args.outage, args.spawn) {
+        return outage::run(&args, nodes, outage).await;
+    }
     let mut targets: Vec<Target> = Vec::new();
     if args.bare {
         targets.push(Target::started("bare", spawn::bare(args.threads).await?));

@@ -83,20 +83,22 @@ fn line(out: &mut String, op: &str, histogram: &Histogram<u64>, seconds: f64) {
     let _infallible = writeln!(out, "  max {:.1} ms", histogram.max() as f64 / 1e3);
 }
 
+/// One kind of request as JSON, latencies in microseconds.
+pub(super) fn operation(histogram: &Histogram<u64>, seconds: f64) -> Value {
+    let mut value = json!({
+        "count": histogram.len(),
+        "per_second": histogram.len() as f64 / seconds,
+        "mean_us": histogram.mean(),
+        "max_us": histogram.max(),
+    });
+    for (name, percentile) in PERCENTILES {
+        value[format!("{name}_us")] = json!(histogram.value_at_percentile(percentile));
+    }
+    value
+}
+
 /// The same as JSON, latencies in microseconds.
 pub(super) fn json(args: &BenchArgs, rows: &[Row]) -> String {
-    let operation = |histogram: &Histogram<u64>, seconds: f64| {
-        let mut value = json!({
-            "count": histogram.len(),
-            "per_second": histogram.len() as f64 / seconds,
-            "mean_us": histogram.mean(),
-            "max_us": histogram.max(),
-        });
-        for (name, percentile) in PERCENTILES {
-            value[format!("{name}_us")] = json!(histogram.value_at_percentile(percentile));
-        }
-        value
-    };
     let targets: Vec<Value> = rows
         .iter()
         .map(|row| {

@@ -1,7 +1,7 @@
 //! Processes that a bench starts and stops: nodes, or the bare target.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -32,6 +32,28 @@ impl Drop for Processes {
     }
 }
 
+impl Processes {
+    /// Kills the node at `at` (SIGKILL), and waits until it is gone.
+    pub(super) fn kill(&mut self, at: usize) -> Result<(), BenchError> {
+        let child = &mut self.children[at];
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Starts the node at `at` again, on the data that it left. It may take a while to be ready.
+    pub(super) fn restart(&mut self, at: usize) -> Result<(), BenchError> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        self.children[at] = start_node(folder, &name(at))?;
+        Ok(())
+    }
+}
+
+/// The name of the node at `at`.
+pub(super) fn name(at: usize) -> String {
+    format!("n{}", at + 1)
+}
+
 /// Starts the bare target.
 pub(super) async fn bare(threads: usize) -> Result<Processes, BenchError> {
     let address = free_address()?;
@@ -55,8 +77,8 @@ pub(super) async fn cluster(nodes: u16, args: &BenchArgs) -> Result<Processes, B
     let mut processes =
         Processes { addresses: Vec::new(), children: Vec::new(), folder: Some(folder.clone()) };
     let mut members = Vec::new();
-    for at in 1..=nodes {
-        members.push((format!("n{at}"), free_address()?, free_address()?));
+    for at in 0..usize::from(nodes) {
+        members.push((name(at), free_address()?, free_address()?));
     }
     let list: String = members
         .iter()
@@ -75,15 +97,21 @@ pub(super) async fn cluster(nodes: u16, args: &BenchArgs) -> Result<Processes, B
             (args.value as usize + 2048).clamp(10_240, 1 << 20),
             args.sync,
         );
-        let file = folder.join(format!("{name}.yml"));
-        std::fs::write(&file, config)?;
-        let arguments = ["serve".into(), "--config".into(), file.display().to_string()];
-        let log = std::fs::File::create(folder.join(format!("{name}.log")))?;
-        processes.children.push(start(name, &arguments, Some(log))?);
+        std::fs::write(folder.join(format!("{name}.yml")), config)?;
+        processes.children.push(start_node(&folder, name)?);
         processes.addresses.push(*http);
     }
     ready(&processes).await?;
     Ok(processes)
+}
+
+/// Starts the node `name`, whose file is in `folder`; its log is continued.
+fn start_node(folder: &Path, name: &str) -> Result<Child, BenchError> {
+    let file = folder.join(format!("{name}.yml"));
+    let arguments = ["serve".into(), "--config".into(), file.display().to_string()];
+    let log = folder.join(format!("{name}.log"));
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+    start(name, &arguments, Some(log))
 }
 
 fn start(

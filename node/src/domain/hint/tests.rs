@@ -56,6 +56,42 @@ fn a_window_grows_by_one_for_each_window_that_was_answered() {
 }
 
 #[test]
+fn hints_are_spread_over_a_part_of_the_absence() {
+    // (hints, seconds away): at least and at most so many seconds until the last one is sent.
+    for (count, away, least, most) in [(30_000, 100, 29, 31), (1000, 100, 4, 6), (10, 1, 0, 1)] {
+        let mut pacer = Pacer::new(Limits::default());
+        pacer.spread(count, Duration::from_secs(away));
+        let (mut now, mut left) = (at(1000), count);
+        while left > 0 {
+            while left > 0 && pacer.may_send(now) {
+                let sent = pacer.sent(now);
+                pacer.delivered(now, sent, false);
+                left -= 1;
+            }
+            let due = pacer.paced_until(now);
+            now = due.filter(|_| left > 0).unwrap_or(now);
+        }
+        let took = now.since(at(1000)).as_secs();
+        assert!((least..=most).contains(&took), "{count} hints of {away} s took {took} s");
+    }
+}
+
+#[test]
+fn a_pace_that_was_held_up_catches_up_by_a_few() {
+    let mut owner = Owner::new();
+    owner.run(ms(2000), |_| 10, false);
+    assert_eq!(owner.pacer.window(), 64, "the window was to leave room");
+    owner.pacer.spread(1000, Duration::from_secs(1));
+    owner.now = owner.now + ms(60_000);
+    let mut sent = 0;
+    while owner.pacer.may_send(owner.now) {
+        let _flying = owner.pacer.sent(owner.now);
+        sent += 1;
+    }
+    assert_eq!(sent, BURST + 1);
+}
+
+#[test]
 fn an_owner_that_answers_slower_is_asked_less() {
     // Answers take (before, after) ms; the window is about so large in the end.
     for (before, after, low, high) in [

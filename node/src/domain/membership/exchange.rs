@@ -326,6 +326,7 @@ impl Machine {
             let mut entry = Entry::new(record, now);
             entry.record.info.load = header.load;
             self.members.insert(hash, entry);
+            self.agenda.insert((now, hash));
             self.learning_until = now + self.options.interval * LEARNING_INTERVALS;
             out.events.push(Event::Learned(name));
             if by_itself && !beat.stopped() {

@@ -109,6 +109,10 @@ pub struct Machine {
     members: BTreeMap<u64, Entry>,
     /// Those whom anybody suspects.
     suspects: BTreeSet<u64>,
+    /// Whom the watch looks at when: each member once, at its `turn`.
+    agenda: BTreeSet<(Instant, u64)>,
+    /// All that are being asked, and some that answered since the last watch.
+    asked: BTreeSet<u64>,
     seeds: Vec<SocketAddr>,
     claimant: Claimant,
     beat_due: Instant,
@@ -146,6 +150,8 @@ impl Machine {
             options,
             members: BTreeMap::new(),
             suspects: BTreeSet::new(),
+            agenda: BTreeSet::new(),
+            asked: BTreeSet::new(),
             seeds: Vec::new(),
             claimant: Claimant::default(),
             beat_due: now,
@@ -178,7 +184,9 @@ impl Machine {
             return;
         }
         let record = Record { info: member, stamp: Stamp::default(), born: 0 };
-        self.members.insert(hash, Entry::new(record, self.beat_due));
+        let turn = self.beat_due;
+        self.members.insert(hash, Entry::new(record, turn));
+        self.agenda.insert((turn, hash));
     }
 
     /// Changes what this process says of itself. Anything but the load becomes a new incarnation,
@@ -295,8 +303,10 @@ impl Machine {
     /// A hint: `name` refused a connection or did not answer. It is asked after one silent interval
     /// instead of waiting for a strange silence. Says nothing by itself.
     pub fn report_unreachable(&mut self, name: &str, now: Instant) {
-        if let Some(entry) = self.members.get_mut(&hash_of(name)) {
+        let hash = hash_of(name);
+        if let Some(entry) = self.members.get_mut(&hash) {
             entry.hurried = true;
+            self.set_turn(hash, now);
             self.watch_due = self.watch_due.min(now);
         }
     }

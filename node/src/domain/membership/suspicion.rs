@@ -69,6 +69,8 @@ pub(super) struct Entry {
     pub(super) hurried: bool,
     pub(super) health: Health,
     pub(super) since: Instant,
+    /// When the watch looks at it next.
+    pub(super) turn: Instant,
     reports: BTreeMap<u64, Report>,
 }
 
@@ -84,6 +86,7 @@ impl Entry {
             hurried: false,
             health,
             since: now,
+            turn: now,
             reports: BTreeMap::new(),
         }
     }
@@ -151,7 +154,10 @@ impl Machine {
             self.set_health(hash, Health::Stopped, now, out);
         } else {
             entry.rhythm.advance(now, &self.detector);
-            self.set_health(hash, Health::Up, now, out);
+            // Nearly always it is up already, and this is done for every member each interval.
+            if entry.health != Health::Up {
+                self.set_health(hash, Health::Up, now, out);
+            }
         }
     }
 

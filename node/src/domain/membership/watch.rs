@@ -36,47 +36,75 @@ const ASKED_MAX: usize = 16;
 const WATCH_GAP: f64 = 0.1;
 
 impl Machine {
-    /// Looks at every member's silence, and takes each doubt a step further whose time has come.
+    /// Looks at every member whose turn has come, and takes each doubt a step further whose time has come.
+    ///
+    /// A member's turn comes when its silence would be strange by what was known at its last turn, and an
+    /// interval after that at the latest: what is known changes all the time. So a watch of many members looks at
+    /// a few of them each time that it wakes.
     pub(super) fn watch(&mut self, now: Instant, rng: &mut impl Rng, out: &mut Effects) {
         let interval = self.options.interval;
-        let soonest = now + interval.mul_f64(WATCH_GAP);
-        let mut next = now + interval;
         if !self.is_member() {
             // Who is not announced can't report, so it has no use for doubts.
-            self.watch_due = next;
+            self.watch_due = now + interval;
             return;
         }
-        let (mut due, mut asked) = (Vec::new(), 0);
-        let (detector, calm_until) = (&self.detector, self.calm_until);
-        for (&hash, entry) in &mut self.members {
-            let at = match entry.doubt {
-                Doubt::None if entry.health == Health::Stopped => continue,
-                Doubt::None => {
-                    let patience = entry.patience(detector);
-                    let patience = if entry.hurried { patience.min(interval) } else { patience };
-                    (entry.rhythm.last + patience).max(calm_until)
-                }
-                Doubt::Asked { until } | Doubt::AskedOthers { until } => {
-                    asked += 1;
-                    until
-                }
-                Doubt::Counted => continue,
-            };
-            if at <= now {
+        let mut due = Vec::new();
+        while let Some(&(_, hash)) = self.agenda.first().filter(|(turn, _)| *turn <= now) {
+            let step = self.next_step(hash);
+            if step.is_some_and(|at| at <= now) {
                 due.push(hash);
-            } else {
-                next = next.min(at);
             }
+            let latest = now + interval;
+            let turn = step.filter(|at| *at > now).map_or(latest, |at| at.min(latest));
+            self.set_turn(hash, turn);
         }
+        due.sort_unstable();
+        let mut asked = self.count_asked();
         let mut alarm = false;
         for hash in due {
             alarm |= self.doubt_further(hash, &mut asked, now, rng, out);
-            next = next.min(now + interval.mul_f64(ASK));
+            self.set_turn(hash, now + interval.mul_f64(ASK));
         }
         if alarm {
             self.alarm(now, rng, out);
         }
-        self.watch_due = next.max(soonest);
+        let next = self.agenda.first().map_or(now + interval, |(turn, _)| *turn);
+        self.watch_due = next.min(now + interval).max(now + interval.mul_f64(WATCH_GAP));
+    }
+
+    /// When the doubt about a member goes a step further, if nothing is heard; `None`: there is none to come.
+    fn next_step(&mut self, hash: u64) -> Option<Instant> {
+        let entry = self.members.get_mut(&hash)?;
+        match entry.doubt {
+            Doubt::None if entry.health == Health::Stopped => None,
+            Doubt::None => {
+                let patience = entry.patience(&self.detector);
+                let hurried = patience.min(self.options.interval);
+                let patience = if entry.hurried { hurried } else { patience };
+                Some((entry.rhythm.last + patience).max(self.calm_until))
+            }
+            Doubt::Asked { until } | Doubt::AskedOthers { until } => Some(until),
+            Doubt::Counted => None,
+        }
+    }
+
+    /// Gives a member its turn in the watch; each has one.
+    pub(super) fn set_turn(&mut self, hash: u64, turn: Instant) {
+        if let Some(entry) = self.members.get_mut(&hash) {
+            self.agenda.remove(&(entry.turn, hash));
+            self.agenda.insert((turn, hash));
+            entry.turn = turn;
+        }
+    }
+
+    /// How many members are being asked.
+    fn count_asked(&mut self) -> usize {
+        let members = &self.members;
+        self.asked.retain(|hash| {
+            let doubt = members.get(hash).map_or(Doubt::None, |entry| entry.doubt);
+            matches!(doubt, Doubt::Asked { .. } | Doubt::AskedOthers { .. })
+        });
+        self.asked.len()
     }
 
     /// One step. Says whether a suspicion began to count.
@@ -96,6 +124,7 @@ impl Machine {
             Doubt::None => {
                 if *asked < ASKED_MAX {
                     *asked += 1;
+                    self.asked.insert(hash);
                     entry.doubt = Doubt::Asked { until: now + wait(ASK) };
                     self.counters.probes += 1;
                     self.ping(to, self.own_hash, out);

@@ -139,6 +139,50 @@ fn draining_cuts_off_who_does_not_finish() {
 }
 
 #[test]
+fn draining_does_not_wait_for_a_caller_that_hears_nothing_once_nothing_runs() {
+    run(async {
+        let options = Options {
+            drain_timeout: Duration::from_secs(3600),
+            goodbye_timeout: Duration::from_millis(300),
+            ..quick()
+        };
+        let go = Arc::new(Notify::new());
+        let gate = Arc::clone(&go);
+        let n2 = server(options, move |_, _, _| {
+            let gate = Arc::clone(&gate);
+            Handled::Later(Box::pin(async move {
+                gate.notified().await;
+                Reply::Stored
+            }))
+        })
+        .await;
+        // It hears nothing of the goodbye, and never closes.
+        let (mut stream, mut frames) = call_by_hand(&n2.addr).await;
+        let frame = request_frame(5, Duration::from_secs(60), &fetch("k"));
+        stream.write_all(&frame).await.unwrap();
+        until("running", || n2.server.counters().waiting == 1).await;
+        n2.shutdown.notify_one();
+        // Work is waited for longer than callers are; and then its reply has time to leave.
+        time::sleep(Duration::from_millis(600)).await;
+        assert!(!n2.done.is_finished(), "work that runs was cut off");
+        go.notify_one();
+        // The goodbye, and the reply.
+        for kind in [Kind::Goodbye, Kind::Reply] {
+            let came = loop {
+                if let Some(frame) = frames.next_frame().unwrap() {
+                    break frame.kind;
+                }
+                assert_ne!(frames.fill(&mut stream).await.unwrap(), 0, "cut off before {kind:?}");
+            };
+            assert_eq!(came, kind);
+        }
+        let ended = time::timeout(Duration::from_secs(10), n2.done).await;
+        assert!(ended.is_ok(), "waited for one who hears nothing");
+        drop(stream);
+    });
+}
+
+#[test]
 fn peers_that_are_dropped_or_stopped_close_their_connections() {
     run(async {
         let n2 = server(quick(), never).await;

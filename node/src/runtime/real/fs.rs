@@ -2,13 +2,13 @@
 //! read of what the page cache holds is answered at once ([`File::read_at`]).
 
 use std::fs::{File as StdFile, OpenOptions as StdOptions, TryLockError};
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
 /// Longer reads always go to the blocking pool: copying them would hold up the tasks of this thread
 /// for longer than the hop takes.
@@ -119,17 +119,14 @@ impl File {
         blocking(move || file.write_all_at(&data, offset)).await
     }
 
-    /// [`write_all_at`](File::write_all_at), then [`sync_data`](File::sync_data), in one hop.
+    /// [`write_all_at`](File::write_all_at), then [`sync_data`](File::sync_data) of these bytes, in one
+    /// hop and, where the file system can, in one system call (`RWF_DSYNC`).
     ///
     /// # Errors
     /// As of both; after an error nothing written since the last good sync can be trusted.
     pub async fn write_all_at_and_sync(&self, offset: u64, data: Bytes) -> io::Result<()> {
         let file = self.inner.clone();
-        blocking(move || {
-            file.write_all_at(&data, offset)?;
-            file.sync_data()
-        })
-        .await
+        blocking(move || write_through(&file, offset, &data)).await
     }
 
     /// Makes the file's bytes and length durable (`fdatasync`). Its name needs [`sync_dir`].
@@ -175,6 +172,25 @@ fn read_at_once(file: &StdFile, buf: &mut [u8], offset: u64) -> (usize, bool) {
         }
     }
     (filled, true)
+}
+
+fn write_through(file: &StdFile, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
+    while !data.is_empty() {
+        match pwritev2(file, &[IoSlice::new(data)], offset, ReadWriteFlags::DSYNC) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset += written as u64;
+                data = &data[written..];
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                file.write_all_at(data, offset)?;
+                return file.sync_data();
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Makes the folder at `path` and those above it that are missing.

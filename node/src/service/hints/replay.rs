@@ -206,7 +206,9 @@ impl Replay {
     /// When something is to be done that nobody tells of.
     fn wake_at(&self, now: Instant) -> Instant {
         let paused = self.sessions.values().filter_map(|session| session.pacer.paused_until(now));
-        paused.chain([self.next_check()]).min().unwrap_or(now)
+        let active = self.sessions.values().filter(|session| session.active);
+        let paced = active.filter_map(|session| session.pacer.paced_until(now));
+        paused.chain(paced).chain([self.next_check()]).min().unwrap_or(now)
     }
 
     /// Drops what is too old, and looks at who has hints and where each owner is.
@@ -225,7 +227,14 @@ impl Replay {
         for (owner, session) in &mut self.sessions {
             session.route = if self.owners.is_member(owner) {
                 session.absent_since = None;
-                self.owners.live_peer(owner).map_or(Route::Waiting, Route::Owner)
+                let route = self.owners.live_peer(owner).map_or(Route::Waiting, Route::Owner);
+                let came_back =
+                    matches!((&session.route, &route), (Route::Waiting, Route::Owner(_)));
+                if let Some(stats) = kept.iter().find(|stats| came_back && stats.owner == *owner) {
+                    let away_ms = time::wall_clock_ms().saturating_sub(stats.oldest_ms);
+                    session.pacer.spread(stats.count, Duration::from_millis(away_ms));
+                }
+                route
             } else {
                 let since = *session.absent_since.get_or_insert(now);
                 let gone = now.since(since) >= self.options.absent_for;

@@ -1,4 +1,4 @@
-//! What the replica mints under.
+//! What the replica mints under, and when it says that something is durable.
 
 use std::time::Duration;
 
@@ -105,6 +105,36 @@ fn a_state_that_damage_made_doubtful_is_minted_on_with_an_actor_younger_than_tha
         let before = replica.write(&other, intent("1")).await.unwrap().object.siblings()[0].dot;
         let after = replica.write(&other, intent("2")).await.unwrap();
         assert_eq!(after.object.siblings()[1].dot.actor, before.actor);
+        engine.close().await.unwrap();
+    };
+    task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))
+        .unwrap()
+        .unwrap();
+}
+
+#[test]
+fn a_merge_that_changes_nothing_waits_for_what_it_confirms() {
+    let test = async {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
+        let replica = Replica::start(engine.clone(), 9).await.unwrap();
+        let key = Key::new("b", "k").unwrap();
+        for (round, value) in ["1", "2", "3"].into_iter().enumerate() {
+            let minted = replica.write(&key, intent(value)).await.unwrap();
+            let again = replica.store(&key, minted.object.clone()).await.unwrap();
+            let part = replica.read(&key).await.unwrap().unwrap();
+            assert_eq!(part.digest(), minted.object.digest(), "the merge was to change nothing");
+            // On one thread the log's task has not run since the write: nothing is synced yet. Both come
+            // with one sync at the earliest, and the write is asked first.
+            tokio::select! {
+                biased;
+                written = minted.ticket.durable() => written.unwrap(),
+                confirmed = again.clone().durable() => {
+                    panic!("round {round}: {confirmed:?} before the write was durable");
+                }
+            }
+            again.durable().await.unwrap();
+        }
         engine.close().await.unwrap();
     };
     task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))

@@ -1,6 +1,7 @@
 //! The oracle against hand-written histories (`tables`) and against a model store that is right, and then
 //! broken in a dozen ways (`model`, `mutants`).
 
+mod copies;
 mod faults;
 mod membership;
 mod model;

@@ -9,6 +9,9 @@ pub(super) fn draw_fault(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Fau
     if swarm.shape == Shape::OwnerAway {
         return owner_away(dice, plan, id);
     }
+    if swarm.shape == Shape::RolledBack {
+        return rolled_back(dice, plan, id);
+    }
     let mut die = dice.stream("fault", 0, id);
     let kind = die.pick(&swarm.kinds);
     let (at_ms, for_ms) = draw_times(&mut die, plan, kind);
@@ -69,6 +72,16 @@ fn owner_away(dice: Dice, plan: &Plan, id: u64) -> Fault {
     }
 }
 
+/// The one fault of [`Shape::RolledBack`].
+fn rolled_back(dice: Dice, plan: &Plan, id: u64) -> Fault {
+    let mut die = dice.stream("fault", 0, id);
+    let end = plan.length.faults_ms;
+    let at = At::Ms(die.within(1_000, end / 3));
+    let (node, restarted) = (die.pick(&plan.owners()), die.chance(70));
+    let what = FaultKind::RolledBackDisk { node, restarted };
+    Fault { id: id as u32, at, for_ms: die.within(end / 5, end / 2), what }
+}
+
 fn draw_trigger(die: &mut Die, plan: &Plan, node: NodeNo) -> Trigger {
     let client = ClientNo(die.within(1, plan.clients.len() as u64) as u32);
     let weight = |moment| if moment == Moment::DotMinted { 4 } else { 1 };
@@ -122,7 +135,7 @@ fn draw_fault_kind(die: &mut Die, plan: &Plan, kind: &str, node: NodeNo) -> Faul
         "slow_disk" => FaultKind::SlowDisk { node, factor: die.magnitude(2, 1_000) as u32 },
         "failing_fsync" => FaultKind::FailingFsync { node, count: die.magnitude(1, 10) as u32 },
         "disk_full" => FaultKind::DiskFull { node, room_bytes: die.magnitude(1, 64 << 10) },
-        other => unreachable!("no fault is called {other}"),
+        other => unreachable!("no fault called {other} is drawn so"),
     }
 }
 

@@ -41,7 +41,8 @@ impl Weather {
                     _ => Felt::LinkBad { from, to },
                 })
                 .collect(),
-            // They are written down node by node, as each goes down and comes back.
+            // They are written down node by node, as each goes down and comes back, or is rolled back.
+            FaultKind::RolledBackDisk { .. } => Vec::new(),
             FaultKind::Crash { .. }
             | FaultKind::PowerLoss { .. }
             | FaultKind::Away { .. }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use starling_world::{machine, time};
+use starling_world::{disk, machine, time};
 
 use crate::history::{Disturbance, Endpoint, Fault as Felt};
 use crate::plan::{FaultKind, NodeNo};
@@ -31,8 +31,29 @@ impl Weather {
                 time::sleep(Duration::from_millis(*pause_ms)).await;
                 self.bring_up(place, *node);
             }
+        } else if let FaultKind::RolledBackDisk { node, restarted } = what {
+            let third = Duration::from_millis(self.plan.faults[place].for_ms / 3);
+            self.roll_back(place, *node, *restarted, third).await;
         }
         std::future::pending().await
+    }
+
+    /// The disk of `node` becomes the copy of it that is taken now; the node stays down after that.
+    async fn roll_back(&self, place: usize, node: NodeNo, restarted: bool, third: Duration) {
+        let machine = self.cluster.node_machine(node);
+        let (copy, start_ns) = (disk::snapshot(machine), starling_world::now());
+        time::sleep(third).await;
+        if restarted {
+            self.take_down(place, node, Death::Kill);
+            time::sleep(LOOK).await;
+            self.bring_up(place, node);
+        }
+        time::sleep(third).await;
+        self.take_down(place, node, Death::Kill);
+        disk::restore(machine, &copy);
+        let fault = Felt::RolledBack(Endpoint::Node(node_index(node)));
+        let end_ns = starling_world::now();
+        lock(&self.state).log.push(Disturbance { fault, start_ns, end_ns });
     }
 
     async fn flap(&self, place: usize, half: Duration) {

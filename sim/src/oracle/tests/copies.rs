@@ -1,0 +1,126 @@
+//! Point 9 by copies, point 6 for reads of nothing, and what a disk that was rolled back excuses.
+
+use super::points;
+use super::tale::{during, node, tell};
+use crate::history::{
+    Endpoint, Evidence, Fault, Got, HintDeed, HintStep, Hints, KeyIndex, NodeIndex, Unrepaired,
+    ValueId,
+};
+
+const NONE: [u8; 0] = [];
+
+/// What n0, n1 and n2 would show of key 0.
+fn with_copies(tale: &str, shown: [&[u64]; 3]) -> Evidence {
+    let mut evidence = tell(tale);
+    let copy = |(at, values): (usize, &&[u64])| Unrepaired {
+        node: NodeIndex(at as u32),
+        key: KeyIndex(0),
+        got: Got {
+            values: values.iter().map(|value| ValueId(*value)).collect(),
+            context: !values.is_empty(),
+            ..Got::default()
+        },
+    };
+    evidence.unrepaired = shown.iter().enumerate().map(copy).collect();
+    evidence
+}
+
+#[test]
+fn so_many_acks_are_so_many_copies() {
+    let tale = "a: put 1 sloppy => acked 2h1 \n z: final => 1";
+    assert_eq!(points(&with_copies(tale, [&[1], &[1], &[]])), NONE);
+    assert_eq!(points(&with_copies(tale, [&[1], &[], &[]])), [9], "the hint was forgotten");
+    assert_eq!(points(&with_copies(tale, [&[], &[], &[]])), [9], "the read found it somewhere");
+    // What superseded it counts as well: it covers it.
+    let tale = "a: put 1 => acked \n b: put 2 from a => acked \n z: final => 2";
+    assert_eq!(points(&with_copies(tale, [&[2], &[2], &[]])), NONE);
+    assert_eq!(points(&with_copies(tale, [&[2], &[1], &[]])), [9]);
+    // A write of unknown outcome may be anywhere, and so may one that sees no token of it.
+    let tale = "a: put 1 => unknown \n b: put 2 => acked \n z: final => 1,2";
+    let unsure = |shown| {
+        let mut evidence = with_copies(tale, shown);
+        evidence.disturbances = vec![during(0, 8, Fault::Down(node(0)))];
+        points(&evidence)
+    };
+    assert_eq!(unsure([&[1, 2], &[2], &[]]), NONE);
+    assert_eq!(unsure([&[1, 2], &[1], &[]]), [9]);
+}
+
+#[test]
+fn what_may_undo_acks_excuses_missing_copies() {
+    let tale = "a: put 1 sloppy => acked 2h1 \n z: final => 1";
+    let missing = || with_copies(tale, [&[1], &[], &[]]);
+    assert_eq!(points(&missing()), [9]);
+    let mut lazy = missing();
+    lazy.rules.sync_always = false;
+    assert_eq!(points(&lazy), NONE, "the owner may have lost what it was handed");
+    let mut late = missing();
+    late.hints = Some(Hints { steps: vec![expired_of(0)], ..Hints::default() });
+    assert_eq!(points(&late), NONE);
+    // An ack of a home replica is not excused by that.
+    let mut late = with_copies(tale, [&[], &[], &[]]);
+    late.hints = Some(Hints { steps: vec![expired_of(0)], ..Hints::default() });
+    assert_eq!(points(&late), [9]);
+}
+
+fn expired_of(key: u32) -> HintStep {
+    HintStep {
+        at_ns: 1 << 40,
+        holder: NodeIndex(3),
+        owner: NodeIndex(1),
+        key: KeyIndex(key),
+        what: HintDeed::Expired,
+    }
+}
+
+#[test]
+fn a_disk_that_was_rolled_back_undoes_one_ack_and_no_more() {
+    let rolled = |tale: &str, from, to| {
+        let mut evidence = tell(tale);
+        evidence.disturbances = vec![during(from, to, Fault::RolledBack(node(0)))];
+        points(&evidence)
+    };
+    let alone = "a: put 1 w1 @100-110 => acked \n z: final => none";
+    assert_eq!(points(&tell(alone)), [1]);
+    assert_eq!(rolled(alone, 50, 500), NONE, "nobody else had it");
+    assert_eq!(rolled(alone, 200, 500), [1], "it is in the copy");
+    assert_eq!(rolled(alone, 10, 50), [1], "it came after that");
+    let hinted = "a: put 1 w1 sloppy @100-110 => acked 1h1 \n z: final => none";
+    assert_eq!(rolled(hinted, 200, 500), NONE, "a fallback may have handed it over after the copy");
+    let two = "a: put 1 @100-110 => acked \n z: final => none";
+    assert_eq!(rolled(two, 50, 500), [1], "another one had it");
+    // A strict read may meet the one that forgot.
+    let read = "a: put 1 @100-110 => acked \n b: get @600-610 => none \n z: final => 1";
+    assert_eq!(points(&tell(read)), [6]);
+    assert_eq!(rolled(read, 50, 500), NONE);
+    assert_eq!(rolled(read, 10, 50), [6]);
+}
+
+#[test]
+fn nothing_is_said_by_homes_alone() {
+    let read = |asked: &str, faults: &[(u64, u64, Fault)]| {
+        let mut evidence = tell(&format!("a: get sloppy {asked} @100-200 => none"));
+        evidence.hints = Some(Hints::default());
+        evidence.disturbances = faults.iter().map(|(from, to, f)| during(*from, *to, *f)).collect();
+        points(&evidence)
+    };
+    let down = |at| (50, 300, Fault::Down(node(at)));
+    assert_eq!(read("n3", &[]), NONE);
+    assert_eq!(read("n3", &[down(0)]), NONE, "two are left");
+    assert_eq!(read("n3", &[down(0), down(1)]), [6]);
+    assert_eq!(read("n3 r1", &[down(0), down(1)]), NONE, "one is enough");
+    assert_eq!(read("n3", &[down(0), (150, 300, Fault::Down(node(1)))]), NONE, "it ran at first");
+    assert_eq!(read("n3", &[down(0), (50, 300, Fault::Paused(node(1)))]), [6]);
+    // A way through another node is a way.
+    let cut = |from, to| (50, 300, Fault::LinkCut { from: node(from), to: node(to) });
+    assert_eq!(read("n3", &[down(0), cut(1, 3)]), NONE, "through n2");
+    assert_eq!(read("n3", &[down(0), cut(1, 3), cut(2, 1)]), [6]);
+    let client = Fault::Isolated(Endpoint::Client(crate::history::ClientId(0)));
+    assert_eq!(read("n3", &[down(0), (50, 300, client)]), NONE);
+    let mut evidence = tell(
+        "a: put 1 @10-20 => unknown \n b: del @30-40 => unknown \n c: get sloppy n3 @100-200 => gone",
+    );
+    evidence.hints = Some(Hints::default());
+    evidence.disturbances = [0, 1].map(|at| during(5, 300, Fault::Down(node(at)))).to_vec();
+    assert_eq!(points(&evidence), NONE, "a fallback that knows a tombstone may say so");
+}
