@@ -25,7 +25,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use draw::draw;
-pub use fault::{At, Fault, FaultKind, Machine, Moment, Trigger};
+pub use fault::{At, Damage, Fault, FaultKind, Machine, Moment, Trigger};
 pub use json::PlanError;
 pub use operation::{Action, Context, Level, Operation};
 

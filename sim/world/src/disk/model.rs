@@ -250,6 +250,14 @@ impl Disk {
         }
     }
 
+    /// Makes the file durable past all faults.
+    pub(super) fn settle_file(&mut self, handle: HandleId) -> io::Result<()> {
+        let id = self.writable(handle)?;
+        self.change(id, |file| {
+            file.sync();
+        })
+    }
+
     fn sync_inode(&mut self, id: InodeId, range: Option<(usize, usize)>) -> Synced {
         if let Some(mut dice) = self.faults.sync_fails() {
             self.counters.sync_errors += 1;
