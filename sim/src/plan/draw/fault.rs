@@ -48,6 +48,8 @@ fn draw_times(die: &mut Die, plan: &Plan, kind: &str) -> (u64, u64) {
         "flapping_link" | "lossy_datagrams" | "pause_many" => {
             (die.within(500, end / 2), die.magnitude(1_000, 20_000))
         }
+        // There are tables by then.
+        "damaged_table" => (die.within(end / 8, end - 500), 100),
         _ => {
             let at_ms = die.within(500, end - 500);
             let for_ms = if die.chance(15) {
