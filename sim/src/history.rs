@@ -289,6 +289,9 @@ pub enum Fault {
     PowerLoss(Endpoint),
     /// The machine's disk became a copy of itself as it was at the start of this; it was put back at the end.
     RolledBack(Endpoint),
+    /// At the start of this some of what the machine had stored was damaged; at its end it had exchanged all of it
+    /// with the other replicas. In between its answers may count for no R; its acks count for W.
+    Damaged(Endpoint),
     /// The machine stands still.
     Paused(Endpoint),
     /// All links of the machine are cut, both ways.

@@ -199,7 +199,7 @@ impl Replica {
         self.locks[at].lock().await
     }
 
-    /// Mints a dot, and writes `intent` on a copy of `state` under it. Nothing is logged yet: the caller
+    /// Mints a dot, and writes `intent` on a copy of `state`, which is in doubt or not, under it. Nothing is logged yet: the caller
     /// does so without another await, or the dot is lost (never used twice). Returns the dot, the object
     /// with the write in it, and the context for the client.
     async fn write_on(

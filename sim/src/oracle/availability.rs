@@ -130,8 +130,15 @@ impl<'a> Request<'a> {
         let asked = Endpoint::Node(self.op.node);
         self.homes.iter().chain(self.standins).copied().filter(move |&replica| {
             let node = Endpoint::Node(replica);
-            !self.hurt(node) && (node == asked || !self.link_hurt(node, asked))
+            !self.hurt(node)
+                && !self.doubtful(node)
+                && (node == asked || !self.link_hurt(node, asked))
         })
+    }
+
+    /// What it answers to a read may count for nothing.
+    fn doubtful(&self, replica: Endpoint) -> bool {
+        self.op.kind == Kind::Get && self.felt.iter().any(|d| d.fault == Fault::Damaged(replica))
     }
 
     /// A fault of the machine itself was felt in the window.
@@ -144,6 +151,7 @@ impl<'a> Request<'a> {
             | Fault::DiskTrouble(at) => at == machine,
             Fault::ClockWrong(_)
             | Fault::RolledBack(_)
+            | Fault::Damaged(_)
             | Fault::LinkCut { .. }
             | Fault::LinkBad { .. }
             | Fault::LinkRough { .. }
@@ -165,6 +173,7 @@ impl<'a> Request<'a> {
             | Fault::Isolated(_)
             | Fault::DiskTrouble(_)
             | Fault::RolledBack(_)
+            | Fault::Damaged(_)
             | Fault::ClockWrong(_)
             | Fault::DatagramsRough { .. } => false,
         })
@@ -180,6 +189,7 @@ impl<'a> Request<'a> {
             }
             Fault::DiskTrouble(_)
             | Fault::RolledBack(_)
+            | Fault::Damaged(_)
             | Fault::ClockWrong(_)
             | Fault::LinkCut { .. }
             | Fault::LinkBad { .. }

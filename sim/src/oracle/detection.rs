@@ -143,6 +143,7 @@ impl Watch<'_> {
                 | Fault::PowerLoss(_)
                 | Fault::DiskTrouble(_)
                 | Fault::RolledBack(_)
+                | Fault::Damaged(_)
                 | Fault::ClockWrong(_)
                 | Fault::LinkRough { .. }
                 | Fault::DatagramsRough { .. } => None,
@@ -215,6 +216,7 @@ impl Watch<'_> {
             | Fault::DiskTrouble(at) => at == Endpoint::Node(node),
             Fault::ClockWrong(_)
             | Fault::RolledBack(_)
+            | Fault::Damaged(_)
             | Fault::LinkCut { .. }
             | Fault::LinkBad { .. }
             | Fault::LinkRough { .. }
@@ -244,6 +246,7 @@ impl Watch<'_> {
                 | Fault::Paused(_)
                 | Fault::DiskTrouble(_)
                 | Fault::RolledBack(_)
+                | Fault::Damaged(_)
                 | Fault::ClockWrong(_)
                 | Fault::LinkRough { .. }
                 | Fault::DatagramsRough { .. } => {}
@@ -329,6 +332,7 @@ const fn is_mild(fault: Fault) -> bool {
     match fault {
         Fault::ClockWrong(_)
         | Fault::RolledBack(_)
+        | Fault::Damaged(_)
         | Fault::LinkRough { .. }
         | Fault::DatagramsRough { .. } => true,
         Fault::Down(at) | Fault::PowerLoss(at) | Fault::Paused(at) | Fault::Isolated(at) => {

@@ -125,7 +125,9 @@ impl Case<'_> {
                 Fault::Down(at) => *at == holder && at_once,
                 Fault::PowerLoss(at) => *at == holder && (at_once || (after && !rules.sync_always)),
                 Fault::DiskTrouble(at) | Fault::RolledBack(at) => *at == holder && after,
-                Fault::Paused(_)
+                // Hints are in no table.
+                Fault::Damaged(_)
+                | Fault::Paused(_)
                 | Fault::Isolated(_)
                 | Fault::ClockWrong(_)
                 | Fault::LinkCut { .. }

@@ -83,6 +83,7 @@ fn reached(evidence: &Evidence, reading: &Reading<'_>) -> BTreeSet<NodeIndex> {
             | Fault::Paused(_)
             | Fault::Isolated(_)
             | Fault::RolledBack(_)
+            | Fault::Damaged(_)
             | Fault::DiskTrouble(_)
             | Fault::ClockWrong(_)
             | Fault::LinkCut { .. }

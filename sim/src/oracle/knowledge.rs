@@ -155,11 +155,17 @@ impl<'a> KeyView<'a> {
         let seen = op.context_from.map_or_else(Known::default, |from| self.token(from));
         let (acked, home_acks, copies) = match op.outcome {
             Outcome::Acked { received, hinted, .. } => {
+                let lost = damaged(evidence, op);
                 let undone = rolled_back(evidence, op, hinted);
-                let holds = received > undone && !at_risk(evidence, op);
                 let home_acks = received.saturating_sub(hinted).saturating_sub(undone);
+                let undone = undone.saturating_add(lost);
+                let holds = received > undone && !at_risk(evidence, op);
                 let expired = hinted > 0 && expired_since(evidence, op);
-                let copies = if expired { home_acks } else { received.saturating_sub(undone) };
+                let copies = if expired {
+                    home_acks.saturating_sub(lost)
+                } else {
+                    received.saturating_sub(undone)
+                };
                 (holds, home_acks, copies)
             }
             Outcome::Got(_) | Outcome::Refused { .. } | Outcome::Unknown { .. } => (false, 0, 0),
@@ -236,6 +242,7 @@ fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
         Fault::Paused(_)
         | Fault::Isolated(_)
         | Fault::RolledBack(_)
+        | Fault::Damaged(_)
         | Fault::ClockWrong(_)
         | Fault::LinkCut { .. }
         | Fault::LinkBad { .. }
@@ -255,6 +262,14 @@ fn rolled_back(evidence: &Evidence, op: &Operation, hinted: u8) -> u8 {
         let struck = matches!(d.fault, Fault::RolledBack(_)) && d.end_ns >= op.start_ns;
         struck && (hinted > 0 || d.start_ns <= acked_ns)
     };
+    u8::try_from(evidence.disturbances.iter().filter(undoes).count()).unwrap_or(u8::MAX)
+}
+
+/// How many of its acks damage may have undone: one each time. Reads know it all the same, since the damaged
+/// replica's answers count for no R until it has heard from the others.
+fn damaged(evidence: &Evidence, op: &Operation) -> u8 {
+    let undoes =
+        |d: &&Disturbance| matches!(d.fault, Fault::Damaged(_)) && d.start_ns >= op.start_ns;
     u8::try_from(evidence.disturbances.iter().filter(undoes).count()).unwrap_or(u8::MAX)
 }
 

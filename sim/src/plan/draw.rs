@@ -30,6 +30,8 @@ enum Shape {
     /// The disk of one owner is put back to an older copy, and nothing else goes wrong: a node that finds nobody
     /// to ask cannot know that its disk is old.
     RolledBack,
+    /// Tables of any node are damaged while processes and machines die.
+    Damaged,
 }
 
 /// What a seed draws before all else.
@@ -141,8 +143,8 @@ fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
 fn draw_engine(dice: Dice) -> Option<EngineSettings> {
     let mut die = dice.stream("engine", 0, 0);
     die.chance(92).then(|| EngineSettings {
-        memtable_bytes: die.magnitude(4 << 10, 16 << 10),
-        table_bytes: die.magnitude(4 << 10, 64 << 10),
+        memtable_bytes: die.magnitude(1 << 10, 8 << 10),
+        table_bytes: die.magnitude(1 << 10, 64 << 10),
         block_bytes: die.magnitude(256, 16 << 10),
         cache_bytes: die.pick(&[0, 4 << 10, 1 << 20]),
     })
@@ -206,12 +208,19 @@ fn draw_swarm(dice: Dice, plan: &Plan) -> Swarm {
     let shape = dice.stream("shape", 0, 0).weighted(&[
         (8, Shape::OwnerAway),
         (5, Shape::RolledBack),
-        (87, Shape::Mixed),
+        (10, Shape::Damaged),
+        (77, Shape::Mixed),
     ]);
+    if shape == Shape::Damaged {
+        kinds = vec!["damaged_table", "damaged_table", "crash", "power_loss"];
+    }
     let faults = if kinds.is_empty() { 0 } else { die.magnitude(1, 15) };
     Swarm {
         shape,
-        faults: if shape == Shape::Mixed { faults } else { 1 },
+        faults: match shape {
+            Shape::Mixed | Shape::Damaged => faults,
+            Shape::OwnerAway | Shape::RolledBack => 1,
+        },
         kinds,
         tied_percent: die.pick(&[0, 50, 90]),
         operations: FAULTS_MS / 1_000 * die.pick(&[5, 15, 20, 20, 40]),

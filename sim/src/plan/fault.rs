@@ -115,6 +115,18 @@ impl From<Machine> for String {
     }
 }
 
+/// What becomes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Damage {
+    /// A bit of it is another.
+    Rot,
+    /// Its end is gone.
+    Cut,
+    /// It is gone; who has it open reads on.
+    Gone,
+}
+
 /// What a fault does. Links between nodes and clients are left alone unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -259,6 +271,13 @@ pub enum FaultKind {
         /// How many.
         count: u32,
     },
+    /// One of the node's tables is damaged at rest, once. Nothing if it has none.
+    DamagedTable {
+        /// Whose.
+        node: NodeNo,
+        /// How.
+        how: Damage,
+    },
     /// The disk fills up.
     DiskFull {
         /// Whose.
@@ -270,7 +289,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// The names of all kinds, in the order of their declaration.
-    pub const NAMES: [&'static str; 22] = [
+    pub const NAMES: [&'static str; 23] = [
         "partition",
         "one_way",
         "isolate",
@@ -293,6 +312,7 @@ impl FaultKind {
         "failing_fsync",
         "disk_full",
         "rolled_back_disk",
+        "damaged_table",
     ];
 
     /// Its name, in plans and reports.
@@ -319,6 +339,7 @@ impl FaultKind {
             FaultKind::SlowDisk { .. } => "slow_disk",
             FaultKind::FailingFsync { .. } => "failing_fsync",
             FaultKind::DiskFull { .. } => "disk_full",
+            FaultKind::DamagedTable { .. } => "damaged_table",
             FaultKind::RolledBackDisk { .. } => "rolled_back_disk",
         }
     }

@@ -176,6 +176,7 @@ impl FaultKind {
             | FaultKind::Pause { node }
             | FaultKind::ClockDrift { node, .. }
             | FaultKind::ClockStep { node, .. }
+            | FaultKind::DamagedTable { node, .. }
             | FaultKind::SlowDisk { node, .. }
             | FaultKind::FailingFsync { node, .. }
             | FaultKind::DiskFull { node, .. } => vec![*node],

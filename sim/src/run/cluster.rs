@@ -251,6 +251,22 @@ impl Cluster {
         self.ask(node, Question::Copies(keys, answer), answered).await
     }
 
+    /// Whether `node` cannot vouch for some of what it holds.
+    pub(super) async fn doubts(&self, node: NodeNo) -> Result<bool, String> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(node, Question::Doubts(answer), answered).await
+    }
+
+    /// Has `node` merge `objects`, encoded, and vouch for everything again.
+    pub(super) async fn exchange(
+        &self,
+        node: NodeNo,
+        objects: Vec<(String, Vec<u8>)>,
+    ) -> Result<(), String> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(node, Question::Exchange(objects, answer), answered).await
+    }
+
     /// What `node` lists of the cluster.
     pub(super) async fn view(&self, node: NodeNo) -> Result<View, String> {
         let (answer, answered) = oneshot::channel();

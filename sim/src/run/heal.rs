@@ -13,12 +13,12 @@ use crate::history::{
     FinalState, Got, Health, HintsLeft, KeyIndex, KeyInfo, NodeIndex, OpId, Outcome, ReplicaCopy,
     Unrepaired, View,
 };
-use crate::plan::{ClientNo, NodeNo, Plan};
+use crate::plan::{ClientNo, Fault, FaultKind, NodeNo, Plan};
 
 use super::budget;
 use super::client::Session;
 use super::cluster::Cluster;
-use super::recorder::Recorder;
+use super::recorder::{Recorder, node_index};
 use super::system::Abilities;
 
 /// What a healed cluster shows; empty where something was not done in time.
@@ -73,6 +73,7 @@ async fn mend(
         healed.hints_left = Some(drained_hints(plan, cluster).await?);
         healed.unrepaired = unrepaired(cluster, recorder).await?;
     }
+    exchange_what_is_in_doubt(plan, cluster, recorder).await?;
     let reads = read_everything(plan, cluster, recorder).await?;
     let keys = recorder.keys();
     let copies = settled_copies(cluster, &keys).await?;
@@ -125,6 +126,48 @@ async fn unrepaired(cluster: &Cluster, recorder: &Recorder) -> Result<Vec<Unrepa
         }
     }
     Ok(shown)
+}
+
+/// Stands in for anti-entropy, which the node does not have yet: each node that is in doubt is given what the other
+/// home replicas hold, until nobody is in doubt, or the time for it is over.
+async fn exchange_what_is_in_doubt(
+    plan: &Plan,
+    cluster: &Cluster,
+    recorder: &Recorder,
+) -> Result<(), String> {
+    let damages = |fault: &Fault| matches!(fault.what, FaultKind::DamagedTable { .. });
+    if !plan.faults.iter().any(damages) {
+        return Ok(());
+    }
+    let keys = recorder.keys();
+    let all: Vec<KeyIndex> = (0..keys.len() as u32).map(KeyIndex).collect();
+    let deadline = time::now() + Duration::from_millis(budget::DRAIN_MS);
+    loop {
+        // Reading everything meets what is damaged and was not met yet.
+        let copies = copies(cluster, &keys, &all).await?;
+        let mut doubtful = Vec::new();
+        for node in plan.node_numbers() {
+            if cluster.doubts(node).await? {
+                doubtful.push(node);
+            }
+        }
+        if doubtful.is_empty() || time::now() >= deadline {
+            return Ok(());
+        }
+        for node in doubtful {
+            let own = node_index(node);
+            let mut objects = Vec::new();
+            for (key, copies) in &copies {
+                if copies.iter().any(|copy| copy.node == own) {
+                    let name = &keys[key.0 as usize].name;
+                    let others = copies.iter().filter_map(|copy| copy.bytes.clone());
+                    objects.extend(others.map(|bytes| (name.clone(), bytes)));
+                }
+            }
+            cluster.exchange(node, objects).await?;
+        }
+        time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// What a reader would be shown of an object, encoded.

@@ -46,6 +46,10 @@ pub(super) enum Question {
     Homes(Vec<String>, oneshot::Sender<Vec<Vec<NodeNo>>>),
     /// What the node holds for each of these keys, encoded.
     Copies(Vec<String>, oneshot::Sender<Vec<Option<Vec<u8>>>>),
+    /// Whether it cannot vouch for some of what it holds.
+    Doubts(oneshot::Sender<bool>),
+    /// It is to merge these objects, encoded, by key, and to vouch for everything again.
+    Exchange(Vec<(String, Vec<u8>)>, oneshot::Sender<()>),
     /// What it lists of the cluster. Asked only of nodes that gossip.
     View(oneshot::Sender<View>),
     /// For whom it holds hints, and how many. Asked only of nodes that keep any.

@@ -89,7 +89,10 @@ async fn answer_questions(
                 answer.send(vec![homes; keys.len()]).ok();
             }
             // It does neither, so nobody asks.
-            Question::View(_) | Question::HintsLeft(_) => {}
+            Question::View(_) | Question::HintsLeft(_) | Question::Exchange(..) => {}
+            Question::Doubts(answer) => {
+                answer.send(false).ok();
+            }
             Question::Gauges(answer) => {
                 let bound = plan.settings.siblings_max.into();
                 let siblings = lock(&map).objects.values().map(|o| o.siblings().len()).max();

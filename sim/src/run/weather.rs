@@ -40,6 +40,8 @@ struct State {
     /// Set when healing begins: events that come later strike no more.
     over: bool,
     log: Vec<Disturbance>,
+    /// Who lost something, and when.
+    damaged: Vec<(NodeNo, u64)>,
     counts: BTreeMap<String, u64>,
 }
 
@@ -116,6 +118,7 @@ impl Weather {
         let mut log = std::mem::take(&mut lock(&self.state).log);
         log.extend(self.cluster.take_down_log());
         log.extend(self.rough_links());
+        log.extend(self.damages());
         log.sort_by_key(|disturbance| (disturbance.start_ns, disturbance.end_ns));
         log
     }
@@ -193,6 +196,8 @@ impl Weather {
                 disk::fail_syncs(machine(node), if begins { u64::from(*count) } else { 0 });
             }
             FaultKind::DiskFull { node, .. } => self.set_disk_room(*node),
+            FaultKind::DamagedTable { node, how } if begins => self.damage(fault.id, *node, *how),
+            FaultKind::DamagedTable { .. } => {}
         }
     }
 

@@ -86,13 +86,19 @@ impl File {
         .await
     }
 
-    /// [`write_all_at`](File::write_all_at), then [`sync_data`](File::sync_data), in one hop.
+    /// [`write_all_at`](File::write_all_at), then [`sync_data`](File::sync_data) of these bytes, in one
+    /// hop: what else was written to the file waits on.
     ///
     /// # Errors
     /// As of both; after an error nothing written since the last good sync can be trusted.
     pub async fn write_all_at_and_sync(&self, offset: u64, data: Bytes) -> io::Result<()> {
+        let (handle, len) = (self.inner.handle, data.len());
         self.write_all_at(offset, data).await?;
-        self.sync_data().await
+        self.call(Work::Sync, |at| {
+            let synced = at.disk().sync_range(handle, offset, len);
+            at.synced("disk_sync", synced)
+        })
+        .await
     }
 
     /// Makes the file's bytes and length durable (`fdatasync`). Its name needs [`sync_dir`].

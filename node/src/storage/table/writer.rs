@@ -209,11 +209,11 @@ impl TableWriter {
     async fn write(&mut self, sync: bool) -> Result<(), TableError> {
         let piece = self.piece.split().freeze();
         let (at, len) = (self.written, piece.len() as u64);
-        let result: io::Result<()> = if sync {
-            self.file.write_all_at_and_sync(at, piece).await
-        } else {
-            self.file.write_all_at(at, piece).await
-        };
+        let mut result: io::Result<()> = self.file.write_all_at(at, piece).await;
+        if sync && result.is_ok() {
+            // Not in one call with the write: that syncs its own bytes alone, and others wait too.
+            result = self.file.sync_data().await;
+        }
         let path = &self.path;
         result.map_err(|source| TableError::Write {
             doing: "write",

@@ -2,7 +2,9 @@
 
 use crate::dice::{Dice, Die};
 
-use super::super::{At, ClientNo, Fault, FaultKind, Machine, Moment, NodeNo, Plan, Trigger};
+use super::super::{
+    At, ClientNo, Damage, Fault, FaultKind, Machine, Moment, NodeNo, Plan, Trigger,
+};
 use super::{Shape, Swarm, signed};
 
 pub(super) fn draw_fault(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Fault {
@@ -46,6 +48,8 @@ fn draw_times(die: &mut Die, plan: &Plan, kind: &str) -> (u64, u64) {
         "flapping_link" | "lossy_datagrams" | "pause_many" => {
             (die.within(500, end / 2), die.magnitude(1_000, 20_000))
         }
+        // There are tables by then.
+        "damaged_table" => (die.within(end / 8, end - 500), 100),
         _ => {
             let at_ms = die.within(500, end - 500);
             let for_ms = if die.chance(15) {
@@ -132,6 +136,10 @@ fn draw_fault_kind(die: &mut Die, plan: &Plan, kind: &str, node: NodeNo) -> Faul
         "pause" => FaultKind::Pause { node },
         "clock_drift" => FaultKind::ClockDrift { node, ppm: signed(die, 100, 100_000) },
         "clock_step" => FaultKind::ClockStep { node, ms: signed(die, 10, 100_000_000) },
+        "damaged_table" => {
+            let how = die.weighted(&[(3, Damage::Rot), (1, Damage::Cut), (1, Damage::Gone)]);
+            FaultKind::DamagedTable { node, how }
+        }
         "slow_disk" => FaultKind::SlowDisk { node, factor: die.magnitude(2, 1_000) as u32 },
         "failing_fsync" => FaultKind::FailingFsync { node, count: die.magnitude(1, 10) as u32 },
         "disk_full" => FaultKind::DiskFull { node, room_bytes: die.magnitude(1, 64 << 10) },

@@ -42,7 +42,7 @@ impl Weather {
                 })
                 .collect(),
             // They are written down node by node, as each goes down and comes back, or is rolled back.
-            FaultKind::RolledBackDisk { .. } => Vec::new(),
+            FaultKind::RolledBackDisk { .. } | FaultKind::DamagedTable { .. } => Vec::new(),
             FaultKind::Crash { .. }
             | FaultKind::PowerLoss { .. }
             | FaultKind::Away { .. }

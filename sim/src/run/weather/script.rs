@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use starling_world::disk::DumpEntry;
 use starling_world::{disk, machine, time};
 
+use crate::dice::Dice;
 use crate::history::{Disturbance, Endpoint, Fault as Felt};
-use crate::plan::{FaultKind, NodeNo};
+use crate::plan::{Damage, FaultKind, NodeNo};
 use crate::run::cluster::Death;
 use crate::run::lock;
 use crate::run::recorder::node_index;
@@ -54,6 +56,41 @@ impl Weather {
         let fault = Felt::RolledBack(Endpoint::Node(node_index(node)));
         let end_ns = starling_world::now();
         lock(&self.state).log.push(Disturbance { fault, start_ns, end_ns });
+    }
+
+    /// Damages one of the node's tables.
+    pub(super) fn damage(&self, fault: u32, node: NodeNo, how: Damage) {
+        let machine = self.cluster.node_machine(node);
+        let is_table = |file: &DumpEntry| file.path.extension().is_some_and(|end| end == "sst");
+        let mut tables = disk::dump(machine, "/data");
+        tables.retain(|file| is_table(file) && !file.durable.is_empty());
+        if tables.is_empty() {
+            return;
+        }
+        let mut die = Dice::new(self.plan.seed).stream("damage", u64::from(fault), 0);
+        let table = &tables[die.index(tables.len())];
+        let done = match how {
+            Damage::Rot => disk::rot(machine, &table.path, &mut die.into_rng()).is_some(),
+            Damage::Cut => {
+                let left = die.within(0, table.durable.len() as u64 - 1);
+                disk::cut(machine, &table.path, left).is_ok()
+            }
+            Damage::Gone => disk::lose(machine, &table.path).is_ok(),
+        };
+        if done {
+            lock(&self.state).damaged.push((node, starling_world::now()));
+        }
+    }
+
+    /// What damage means: from its moment until the replicas have exchanged everything, which they have now.
+    pub(super) fn damages(&self) -> Vec<Disturbance> {
+        let end_ns = starling_world::now();
+        let damaged = std::mem::take(&mut lock(&self.state).damaged);
+        let felt = |(node, start_ns)| {
+            let fault = Felt::Damaged(Endpoint::Node(node_index(node)));
+            Disturbance { fault, start_ns, end_ns }
+        };
+        damaged.into_iter().map(felt).collect()
     }
 
     async fn flap(&self, place: usize, half: Duration) {

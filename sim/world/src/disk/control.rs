@@ -82,6 +82,26 @@ pub fn rot(machine: MachineId, prefix: impl AsRef<Path>, rng: &mut impl Rng) -> 
     rotten
 }
 
+/// Makes a file disappear, as a filesystem check does that finds no more than its inode. Who has it open reads on.
+///
+/// # Errors
+/// That of [`Disk::remove_file`].
+pub fn lose(machine: MachineId, path: impl AsRef<Path>) -> std::io::Result<()> {
+    on(machine, |disk| disk.lose(path.as_ref()))?;
+    note(machine, "disk_lost_file", 0, 0);
+    Ok(())
+}
+
+/// Cuts a file at rest to `len` bytes. Nothing if it is not longer.
+///
+/// # Errors
+/// `NotFound`, `IsADirectory`.
+pub fn cut(machine: MachineId, path: impl AsRef<Path>, len: u64) -> std::io::Result<()> {
+    on(machine, |disk| disk.cut(path.as_ref(), len))?;
+    note(machine, "disk_cut_file", len, 0);
+    Ok(())
+}
+
 /// The bytes in use: the lengths of all files that have a name or a handle.
 pub fn used(machine: MachineId) -> u64 {
     on(machine, |disk| disk.used())

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::names::Body;
-use super::{Disk, Part, SECTOR_BYTES, Unit};
+use super::{Disk, OpenMode, Part, SECTOR_BYTES, Unit};
 
 /// Linux's error numbers, as `std::fs` reports them.
 pub(super) mod errno {
@@ -233,6 +233,31 @@ impl Disk {
             return Some(Rotten { path, offset: at, bit });
         }
         None
+    }
+
+    /// Takes the file's name away, now and after any crash, together with changes of the same name before it.
+    ///
+    /// # Errors
+    /// As of [`Disk::remove_file`].
+    pub fn lose(&mut self, path: &Path) -> io::Result<()> {
+        self.remove_file(path)?;
+        let dir = self.name_of(path)?.dir;
+        self.sync_names(dir);
+        Ok(())
+    }
+
+    /// Cuts the file to `len` bytes at rest, and what was not synced with it.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`, `IsADirectory`.
+    pub fn cut(&mut self, path: &Path, len: u64) -> io::Result<()> {
+        let file = self.open(path, OpenMode::ReadWrite)?;
+        if self.len(file)? > len {
+            self.set_len(file, len)?;
+            self.settle_file(file)?;
+        }
+        self.close(file);
+        Ok(())
     }
 
     /// What happened on this disk so far.

@@ -141,6 +141,39 @@ impl FileBody {
         count
     }
 
+    /// Makes the length durable and the sectors that `offset..offset + len` touches; what else was written
+    /// waits on, unless the file was cut meanwhile: then all of it is made durable, which is allowed and
+    /// simple. Says how many changes are no longer waiting.
+    pub(super) fn sync_range(&mut self, offset: usize, len: usize) -> usize {
+        if self.pending.iter().any(|op| matches!(op.change, Change::Cut(_))) {
+            return self.sync();
+        }
+        let (from, to) = (offset / SECTOR_BYTES, (offset + len).div_ceil(SECTOR_BYTES));
+        let (from, to) = (from * SECTOR_BYTES, to * SECTOR_BYTES);
+        let before = self.pending.len();
+        let mut waiting = Vec::new();
+        for op in std::mem::take(&mut self.pending) {
+            match op.change {
+                Change::Cut(_) => unreachable!("looked for above"),
+                Change::Grow(len) => self.durable.resize(self.durable.len().max(len), 0),
+                Change::Write { offset, data, .. } => {
+                    let end = offset + data.len();
+                    self.durable.resize(self.durable.len().max(end), 0);
+                    let (first, last) = (from.clamp(offset, end), to.clamp(offset, end));
+                    self.durable[first..last].copy_from_slice(&data[first - offset..last - offset]);
+                    self.dirty_bytes -= last - first;
+                    for part in [offset..first, last..end].into_iter().filter(|p| !p.is_empty()) {
+                        let data = data.slice(part.start - offset..part.end - offset);
+                        let change = Change::Write { offset: part.start, data, grows: false };
+                        waiting.push(Op { seq: op.seq, change });
+                    }
+                }
+            }
+        }
+        self.pending = waiting;
+        before.saturating_sub(self.pending.len())
+    }
+
     /// Lists every unit of change that waits for a sync.
     pub(super) fn units(&self, mut each: impl FnMut(u64, Part)) {
         for op in &self.pending {

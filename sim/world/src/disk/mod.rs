@@ -44,9 +44,9 @@ mod timing;
 
 #[cfg(madsim)]
 pub use control::{
-    counters, dump, fail_reads, fail_syncs, fail_writes, heal, keep_at_next_power_loss,
-    limit_capacity, lose_writes, pending, put, restore, rot, slow, snapshot, stall, used, watch,
-    wipe,
+    counters, cut, dump, fail_reads, fail_syncs, fail_writes, heal, keep_at_next_power_loss,
+    limit_capacity, lose, lose_writes, pending, put, restore, rot, slow, snapshot, stall, used,
+    watch, wipe,
 };
 
 pub use crash::{Part, Unit};

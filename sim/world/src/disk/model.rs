@@ -215,7 +215,17 @@ impl Disk {
     /// EBADF; a failure of the device is an outcome ([`Synced::Failed`]).
     pub fn sync(&mut self, handle: HandleId) -> io::Result<Synced> {
         let id = self.handles.get(&handle).ok_or_else(|| os_error(errno::EBADF))?.inode;
-        Ok(self.sync_inode(id))
+        Ok(self.sync_inode(id, None))
+    }
+
+    /// Makes the file's length durable, and of its bytes those of the sectors that `len` bytes from
+    /// `offset` on touch, as a write with `RWF_DSYNC` does. What else was written waits on.
+    ///
+    /// # Errors
+    /// EBADF; a failure of the device is an outcome ([`Synced::Failed`]), as for [`Disk::sync`].
+    pub fn sync_range(&mut self, handle: HandleId, offset: u64, len: usize) -> io::Result<Synced> {
+        let id = self.handles.get(&handle).ok_or_else(|| os_error(errno::EBADF))?.inode;
+        Ok(self.sync_inode(id, Some((offset as usize, len))))
     }
 
     /// Makes the names in the folder at `path` durable. After a failure they stay pending.
@@ -224,7 +234,7 @@ impl Disk {
     /// `NotFound`, `NotADirectory`; a failure of the device is an outcome ([`Synced::Failed`]).
     pub fn sync_dir(&mut self, path: &Path) -> io::Result<Synced> {
         let id = self.walk(path)?;
-        Ok(self.sync_inode(id))
+        Ok(self.sync_inode(id, None))
     }
 
     /// How many calls so far changed what a crash may leave: those that wrote, cut, synced or named
@@ -240,7 +250,15 @@ impl Disk {
         }
     }
 
-    fn sync_inode(&mut self, id: InodeId) -> Synced {
+    /// Makes the file durable past all faults.
+    pub(super) fn settle_file(&mut self, handle: HandleId) -> io::Result<()> {
+        let id = self.writable(handle)?;
+        self.change(id, |file| {
+            file.sync();
+        })
+    }
+
+    fn sync_inode(&mut self, id: InodeId, range: Option<(usize, usize)>) -> Synced {
         if let Some(mut dice) = self.faults.sync_fails() {
             self.counters.sync_errors += 1;
             let seq = self.next();
@@ -259,7 +277,13 @@ impl Disk {
             return Synced::Done(self.sync_names(id) as u64);
         }
         let mut count = 0;
-        match self.change(id, |file| count = file.sync()) {
+        let sync = |file: &mut FileBody| {
+            count = match range {
+                None => file.sync(),
+                Some((offset, len)) => file.sync_range(offset, len),
+            };
+        };
+        match self.change(id, sync) {
             Ok(()) => Synced::Done(count as u64),
             Err(error) => Synced::Failed(error, Fate::default()),
         }

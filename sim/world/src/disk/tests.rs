@@ -74,6 +74,33 @@ fn power_loss_takes_what_was_not_synced() {
 }
 
 #[test]
+fn a_write_that_syncs_itself_syncs_no_other() {
+    let mut disk = Disk::new(1);
+    let file = durable_file(&mut disk, "/table", &[1; 2 * SECTOR_BYTES]);
+    disk.write(file, 0, Bytes::from(vec![2; SECTOR_BYTES + 10])).unwrap();
+    disk.write(file, 2 * SECTOR_BYTES as u64, Bytes::from(vec![3; 10])).unwrap();
+    disk.write(file, SECTOR_BYTES as u64 + 20, Bytes::from(vec![4; 10])).unwrap();
+    let synced = disk.sync_range(file, SECTOR_BYTES as u64 + 20, 10).unwrap();
+    assert!(matches!(synced, Synced::Done(_)), "{synced:?}");
+    // The length is durable with it, and so is what else its own sector held.
+    let mut expected = vec![1; SECTOR_BYTES];
+    expected.extend([2; 10]);
+    expected.extend([1; 10]);
+    expected.extend([4; 10]);
+    expected.resize(2 * SECTOR_BYTES, 1);
+    expected.resize(2 * SECTOR_BYTES + 10, 0);
+    let mut crashed = disk.clone();
+    lose_everything(&mut crashed);
+    assert_eq!(content(&crashed, "/table").unwrap(), expected);
+    assert_eq!(every_crash(&disk, |disk| content(disk, "/table")).len(), 4);
+    sync(&mut disk, file);
+    assert_eq!(disk.pending(), []);
+    let before = content(&disk, "/table");
+    lose_everything(&mut disk);
+    assert_eq!(content(&disk, "/table"), before);
+}
+
+#[test]
 fn a_synced_file_is_lost_when_its_name_was_not_synced() {
     let mut disk = Disk::new(1);
     let file = create(&mut disk, "/new");

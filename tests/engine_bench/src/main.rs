@@ -1,0 +1,63 @@
+//! Starling's storage engine beside fjall 3, in one run: the same keys, the same values, the same
+//! disk, in turns.
+//!
+//! ```text
+//! cargo run --release --manifest-path tests/engine_bench/Cargo.toml            the table
+//! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- memory  2,000,000 pairs: resident memory
+//! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- reopen  after a crash with a full log
+//! ```
+//!
+//! Both write 24-byte keys in random order and JSON values of 1,000 bytes, with block caches of 64 MiB.
+//! One client thread unless a row says otherwise; both have background work on threads of their own.
+//! Where Starling syncs every 10 ms, a thread does so for fjall.
+
+mod data;
+mod peer;
+mod rows;
+mod starling_side;
+mod uses;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Starling's storage engine beside fjall 3.
+#[derive(Parser)]
+struct Args {
+    /// Pairs to load.
+    #[arg(long, default_value_t = 500_000)]
+    pairs: u32,
+    /// How often each row is measured, in turns; the median is shown.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Where to write; a folder beside the build by default, since /tmp is often memory.
+    #[arg(long, default_value = "target")]
+    folder: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Clone, Copy)]
+enum Command {
+    /// Resident memory with four times as many pairs.
+    Memory,
+    /// The time to open a folder whose process was killed with a full log.
+    Reopen,
+    /// What `reopen` runs and kills.
+    #[command(hide = true)]
+    FillAndHang,
+}
+
+fn main() {
+    let args = Args::parse();
+    std::fs::create_dir_all(&args.folder).expect("the folder can be made");
+    match args.command {
+        None => rows::run(&args.folder, args.pairs, args.rounds),
+        Some(Command::Memory) => uses::memory(&args.folder, args.pairs * 4),
+        Some(Command::Reopen) => uses::reopen(&args.folder),
+        Some(Command::FillAndHang) => uses::fill_and_hang(&args.folder),
+    }
+}
