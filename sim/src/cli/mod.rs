@@ -186,8 +186,8 @@ fn dispatch(command: Command) -> u8 {
         Command::Corpus { folder, jobs, digests } => sweep::corpus(&folder, jobs, digests),
         Command::Replay { what, verbose } => replay::replay(&what, verbose),
         Command::Minimize { what, jobs } => minimize::minimize(&what, jobs),
-        Command::Large(arguments) => Ok(large::large(&arguments)),
         Command::Crashes(arguments) => Ok(crashes::crashes(&arguments)),
+        Command::Large(arguments) => Ok(large::large(&arguments)),
         Command::Detectors(arguments) => Ok(detectors::detectors(&arguments)),
         Command::Plan { what } => plan_of(&what).map(|plan| {
             output::line(plan.to_json().trim_end());

@@ -25,7 +25,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use draw::draw;
-pub use fault::{At, Fault, FaultKind, Machine, Moment, Trigger};
+pub use fault::{At, Damage, Fault, FaultKind, Machine, Moment, Trigger};
 pub use json::PlanError;
 pub use operation::{Action, Context, Level, Operation};
 
@@ -170,6 +170,20 @@ pub struct Settings {
     pub http_idle_ms: Option<u64>,
 }
 
+/// The storage engine's sizes, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineSettings {
+    /// A memtable that has so much becomes a table.
+    pub memtable_bytes: u64,
+    /// So large is a table that compaction writes.
+    pub table_bytes: u64,
+    /// So large is a table's block.
+    pub block_bytes: u64,
+    /// So much of unpacked blocks is kept.
+    pub cache_bytes: u64,
+}
+
 /// A cluster whose owners find each other by gossip and make the ring once all were heard of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -194,20 +208,6 @@ pub struct FoundingLoss {
     pub count: u64,
     /// How long it has no power.
     pub for_ms: u64,
-}
-
-/// The storage engine's sizes, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EngineSettings {
-    /// A memtable that has so much becomes a table.
-    pub memtable_bytes: u64,
-    /// So large is a table that compaction writes.
-    pub table_bytes: u64,
-    /// So large is a table's block.
-    pub block_bytes: u64,
-    /// So much of unpacked blocks is kept.
-    pub cache_bytes: u64,
 }
 
 /// How a silent node is told from a slow one.
