@@ -25,7 +25,8 @@ use crate::domain::object::Object;
 use crate::runtime::fs::{self, FileLock};
 use crate::runtime::task;
 
-const LOCK: &str = "lock";
+/// The file that an open engine holds locked.
+pub(super) const LOCK: &str = "lock";
 
 /// Entries of the memtable that one hold of the lock copies at most while a scan runs.
 const SCAN_STEP: usize = 256;
@@ -357,7 +358,8 @@ async fn compact<D: Device>(store: Arc<Store<D>>) {
     compaction::run(&store).await;
 }
 
-async fn lock(dir: &Path) -> Result<FileLock, OpenError> {
+/// Takes the folder's lock, whose file is made if it is missing.
+pub(super) async fn lock(dir: &Path) -> Result<FileLock, OpenError> {
     let path = dir.join(LOCK);
     fs::lock_exclusive(&path).await.map_err(|error| {
         if error.kind() == io::ErrorKind::WouldBlock {

@@ -42,8 +42,8 @@ pub const EPOCH_BLOCK: u64 = 1 << 20;
 /// The longest name of a cluster, in bytes.
 pub const CLUSTER_BYTES_MAX: usize = 1024;
 
-const FILE: &str = "identity";
-const TEMP: &str = "identity.tmp";
+pub(super) const FILE: &str = "identity";
+pub(super) const TEMP: &str = "identity.tmp";
 const MAGIC: &[u8; 8] = b"\xffSTARLID";
 const VERSION: u32 = 1;
 /// Larger counters than this were never written; refusing them keeps sums from overflowing.
@@ -158,6 +158,27 @@ impl IdentityFile {
         event::note("epochs_reserved", 0, self.record.reserved_through);
         Ok(EpochBlock { first, through: self.record.reserved_through })
     }
+}
+
+/// What an identity file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) identity: Identity,
+    /// What segments, manifests and tables bear.
+    pub(super) folder: NodeId,
+    pub(super) cluster: String,
+}
+
+/// Reads the identity of `folder`, and changes nothing; `None`: there is none.
+///
+/// # Errors
+/// [`OpenError::Damaged`], [`OpenError::Version`], [`OpenError::Disk`].
+pub(super) async fn look(folder: &Path) -> Result<Option<Seen>, OpenError> {
+    Ok(read(&folder.join(FILE)).await?.map(|record| Seen {
+        identity: Identity { node: record.node, generation: record.generation },
+        folder: record.folder,
+        cluster: record.cluster,
+    }))
 }
 
 async fn read(path: &Path) -> Result<Option<Record>, OpenError> {

@@ -43,6 +43,7 @@ mod doubt;
 mod engine;
 mod error;
 mod flush;
+pub mod fsck;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
