@@ -7,7 +7,6 @@ use super::{Finding, Outcome, Report};
 use crate::domain::causality::NodeId;
 use crate::runtime::fs::{File, OpenMode};
 use crate::storage::doubt::TokenRange;
-use crate::storage::error::OpenError;
 use crate::storage::hints::Hints;
 use crate::storage::log::format::{Place, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::storage::log::record::Record;
@@ -108,10 +107,9 @@ fn sound(replayed: &Replayed, segments: &[(PathBuf, Walked)], report: &mut Repor
     let (void, counted): (Vec<_>, Vec<_>) =
         segments.iter().partition(|(path, _)| replayed.void.contains(path));
     for (path, _) in void {
-        report.notes.push(format!(
-            "{} no longer counts; the next start removes it",
-            path.display()
-        ));
+        report
+            .notes
+            .push(format!("{} no longer counts; the next start removes it", path.display()));
     }
     if let Some((path, tip)) = counted.last()
         && tip.torn_bytes > 0

@@ -137,15 +137,13 @@ impl Report {
             None => Verdict::Healthy,
             Some(Outcome::Slows | Outcome::Heals) => Verdict::Heals,
             Some(
-                Outcome::Unnoticed
-                | Outcome::Unreadable
-                | Outcome::Refuses
-                | Outcome::RefusesNewer,
+                Outcome::Unnoticed | Outcome::Unreadable | Outcome::Refuses | Outcome::RefusesNewer,
             ) => Verdict::Refuses,
         }
     }
 
-    fn add(&mut self, finding: Finding) {
+    /// Takes note of a finding.
+    pub(crate) fn add(&mut self, finding: Finding) {
         self.worst = self.worst.max(Some(finding.outcome));
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(finding);
@@ -239,12 +237,7 @@ async fn whose(dir: &Path, files: &Files, report: &mut Report) -> Option<NodeId>
 }
 
 /// What the manifest says; `None`: that can't be known, so neither tables nor the log's start are.
-async fn manifest_of(
-    dir: &Path,
-    id: NodeId,
-    files: &Files,
-    report: &mut Report,
-) -> Option<State> {
+async fn manifest_of(dir: &Path, id: NodeId, files: &Files, report: &mut Report) -> Option<State> {
     let found = match manifest::find(dir, id, &files.manifests).await {
         Ok(found) => found,
         Err(error) => {
@@ -260,7 +253,18 @@ async fn manifest_of(
     }
     if files.manifests.len() > 1 {
         let count = files.manifests.len() - 1;
-        report.notes.push(format!("{count} manifests are left of a crash; the next start removes them"));
+        report
+            .notes
+            .push(format!("{count} manifests are left of a crash; the next start removes them"));
+    }
+    match manifest::torn_tail(dir, &files.manifests).await {
+        Ok(None) => {}
+        Ok(Some((path, at, bytes))) => report.notes.push(format!(
+            "{} ends with {bytes} bytes of an edit that is not whole, from byte {at} on: a crash \
+             tore it, or it rotted; the next start goes on without it",
+            path.display()
+        )),
+        Err(error) => report.refuse(&error, Some(TokenRange::ALL)),
     }
     let state = found.state.unwrap_or_default();
     report.doubts = state.doubts.ranges().to_vec();

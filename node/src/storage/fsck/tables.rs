@@ -65,8 +65,7 @@ fn lost(error: TableError, tokens: TokenRange) -> Finding {
     match error {
         TableError::Missing(path) => damaged(path, None, "it is missing".to_owned()),
         TableError::Foreign { path, found, .. } => {
-            let what =
-                format!("it is table {} of folder {:016x}", found.table.0, found.folder.0);
+            let what = format!("it is table {} of folder {:016x}", found.table.0, found.folder.0);
             damaged(path, None, what)
         }
         TableError::Damaged { path, offset, what, .. } => {
@@ -98,7 +97,8 @@ fn lost(error: TableError, tokens: TokenRange) -> Finding {
 }
 
 fn finding(path: &Path, meta: &TableMeta, flaw: TableFlaw) -> Finding {
-    let tokens = |range: RangeInclusive<Token>| TokenRange { first: *range.start(), last: *range.end() };
+    let tokens =
+        |range: RangeInclusive<Token>| TokenRange { first: *range.start(), last: *range.end() };
     match flaw {
         TableFlaw::Noticed(error) => {
             let doubtful = error.doubtful().map_or(meta.tokens(), tokens);

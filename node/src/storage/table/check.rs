@@ -33,10 +33,7 @@ pub(in crate::storage) struct Contents {
 }
 
 /// Reads all of `table` and gives every flaw to `tell`; what is sound in it.
-pub(in crate::storage) async fn check(
-    table: &Table,
-    mut tell: impl FnMut(TableFlaw),
-) -> Contents {
+pub(in crate::storage) async fn check(table: &Table, mut tell: impl FnMut(TableFlaw)) -> Contents {
     let (mut sound, mut last, mut damaged) = (Contents::default(), None, false);
     let mut raw_bytes = 0;
     for at in 0..table.index().len() {
@@ -89,12 +86,7 @@ struct Found {
 }
 
 /// Goes over the entries of the block `at`, whose keys come behind `last`.
-fn entries(
-    table: &Table,
-    at: usize,
-    block: &Block,
-    last: &mut Option<Key>,
-) -> Result<Found, Flaw> {
+fn entries(table: &Table, at: usize, block: &Block, last: &mut Option<Key>) -> Result<Found, Flaw> {
     let (mut walk, mut found) = (block.walk_all()?, Found { entries: 0, hidden: None });
     while let Some(place) = walk.next(block)? {
         let key = block.key(&place)?;

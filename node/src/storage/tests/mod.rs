@@ -3,6 +3,7 @@
 mod damage;
 mod engine;
 mod failure;
+mod fsck;
 mod hints;
 mod identity;
 mod model;
