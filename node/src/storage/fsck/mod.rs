@@ -223,6 +223,13 @@ async fn whose(dir: &Path, files: &Files, report: &mut Report) -> Option<NodeId>
             report.empty = true;
             return None;
         }
+        Ok(None) if let Ok(Some(seen)) = identity::look_at_marker(dir).await => {
+            report.cluster = Some(seen.cluster);
+            report
+                .notes
+                .push("it is a snapshot: whoever starts on it gets a new node id".to_owned());
+            return Some(seen.folder);
+        }
         Ok(None) => {
             report.refuse(&OpenError::damaged(&path, 0, "it is missing, and data is there"), None);
         }
@@ -284,7 +291,7 @@ fn orphans(dir: &Path, files: &Files, state: &State, report: &mut Report) {
 
 /// Files that are none of the engine's.
 fn strangers(entries: &[DirEntry], report: &mut Report) {
-    let temporary = |name: &str| name == identity::TEMP;
+    let temporary = |name: &str| [identity::TEMP, identity::MARKER_TEMP].contains(&name);
     for entry in entries {
         if !entry.is_dir && temporary(&entry.name) {
             report.notes.push(format!("{} is left of a crash, and does not count", entry.name));

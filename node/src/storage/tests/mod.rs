@@ -1,5 +1,6 @@
 //! Tests of the engine on real files. What needs a disk that forgets is tested in simulation.
 
+mod checkpoint;
 mod damage;
 mod engine;
 mod failure;
