@@ -38,7 +38,13 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
             OpenError::Locked(_) => Failure::unavailable(format!(
                 "cannot check {folder}: a node runs on it; stop it first, or check a snapshot of it"
             )),
-            _ => Failure::unavailable(format!("cannot check {folder}: {error}")),
+            OpenError::Disk { .. }
+            | OpenError::Options(_)
+            | OpenError::ForeignCluster { .. }
+            | OpenError::Damaged { .. }
+            | OpenError::Version { .. } => {
+                Failure::unavailable(format!("cannot check {folder}: {error}"))
+            }
         })
     })?;
     if report.empty {
