@@ -177,3 +177,26 @@ fn names_lead_nowhere_else() {
         engine.close().await.unwrap();
     });
 }
+
+/// Memtables that wait to be flushed become tables of the snapshot, and the newer one must win there too.
+#[test]
+fn of_two_memtables_with_one_key_the_newer_counts() {
+    run(async {
+        let dir = temp_dir();
+        let engine = open(dir.path(), plain()).await;
+        for round in 0..100 {
+            for n in 0..10 {
+                drop(engine.put(&key(n), object(&format!("{round:0200}"))).unwrap());
+            }
+        }
+        engine.close().await.unwrap();
+        let expected: Contents =
+            (0..10).map(|n| (key(n), object(&format!("{:0200}", 99)))).collect();
+        // The start has many small memtables to flush; the snapshot comes while two are left.
+        let engine = open(dir.path(), tiny()).await;
+        let made = engine.checkpoint("s").await.unwrap();
+        engine.close().await.unwrap();
+        let copy = restored(&made.folder).await;
+        assert_eq!(contents(&open(copy.path(), tiny()).await).await, expected);
+    });
+}

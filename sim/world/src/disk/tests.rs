@@ -214,6 +214,43 @@ fn a_removed_file_may_come_back_until_its_folder_is_synced() {
 }
 
 #[test]
+fn a_second_name_is_the_same_file_until_the_last_name_goes() {
+    let mut disk = Disk::new(1);
+    let file = durable_file(&mut disk, "/f", b"x");
+    disk.create_dir_all(path("/d")).unwrap();
+    sync_dir(&mut disk, "/");
+    disk.hard_link(path("/f"), path("/d/g")).unwrap();
+    // Which name a loss of power leaves is open, what it leads to is not.
+    let both = |disk: &Disk| (content(disk, "/f"), content(disk, "/d/g"));
+    let x = Some(b"x".to_vec());
+    assert_eq!(every_crash(&disk, both), [(x.clone(), None), (x.clone(), x.clone())].into());
+    sync_dir(&mut disk, "/d");
+    disk.remove_file(path("/f")).unwrap();
+    disk.close(file);
+    assert_eq!(disk.used(), 1);
+    sync_dir(&mut disk, "/");
+    lose_everything(&mut disk);
+    assert_eq!(both(&disk), (None, x));
+    disk.remove_file(path("/d/g")).unwrap();
+    assert_eq!(disk.used(), 0);
+    sync_dir(&mut disk, "/d");
+    assert_eq!(disk.inodes.len(), 2, "the root and the folder are left");
+}
+
+#[test]
+fn one_of_two_durable_names_goes_and_the_file_stays() {
+    let mut disk = Disk::new(1);
+    durable_file(&mut disk, "/f", b"x");
+    disk.hard_link(path("/f"), path("/g")).unwrap();
+    sync_dir(&mut disk, "/");
+    lose_everything(&mut disk);
+    disk.remove_file(path("/g")).unwrap();
+    sync_dir(&mut disk, "/");
+    lose_everything(&mut disk);
+    assert_eq!((content(&disk, "/f"), disk.used()), (Some(b"x".to_vec()), 1));
+}
+
+#[test]
 fn folders_that_trade_places_never_lose_the_root() {
     let mut disk = Disk::new(1);
     disk.create_dir_all(path("/p/q")).unwrap();
