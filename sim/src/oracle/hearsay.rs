@@ -9,6 +9,7 @@
 //! is among those counted. Slow, lossy and flapping links excuse: something may get through.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use super::Violation;
 use super::knowledge::{KeyView, Reading};
@@ -55,6 +56,12 @@ fn ran(evidence: &Evidence, node: NodeIndex, op: &Operation) -> bool {
     })
 }
 
+/// Whether a process of `node` was started in this time.
+fn started(evidence: &Evidence, node: NodeIndex, when: RangeInclusive<u64>) -> bool {
+    let lives = evidence.membership.iter().flat_map(|membership| &membership.lives);
+    lives.into_iter().any(|life| life.node == node && when.contains(&life.start_ns))
+}
+
 /// The nodes that the one asked could hear from, itself among them.
 fn reached(evidence: &Evidence, reading: &Reading<'_>) -> BTreeSet<NodeIndex> {
     let op = reading.op;
@@ -72,7 +79,13 @@ fn reached(evidence: &Evidence, reading: &Reading<'_>) -> BTreeSet<NodeIndex> {
             {
                 gone.insert(node);
             }
-            Fault::Paused(Endpoint::Node(node)) | Fault::Isolated(Endpoint::Node(node)) => {
+            // A process that was started since does not stand still.
+            Fault::Paused(Endpoint::Node(node))
+                if !started(evidence, node, disturbance.start_ns..=op.end_ns) =>
+            {
+                gone.insert(node);
+            }
+            Fault::Isolated(Endpoint::Node(node)) => {
                 gone.insert(node);
             }
             Fault::LinkCut { from: Endpoint::Node(from), to: Endpoint::Node(to) } => {

@@ -3,8 +3,8 @@
 use super::points;
 use super::tale::{during, node, tell};
 use crate::history::{
-    Endpoint, Evidence, Fault, Got, HintDeed, HintStep, Hints, KeyIndex, NodeIndex, Unrepaired,
-    ValueId,
+    Endpoint, Evidence, Fault, Got, HintDeed, HintStep, Hints, KeyIndex, Life, Membership,
+    NodeIndex, Unrepaired, ValueId,
 };
 
 const NONE: [u8; 0] = [];
@@ -97,6 +97,25 @@ fn a_disk_that_was_rolled_back_undoes_one_ack_and_no_more() {
 }
 
 #[test]
+fn damage_undoes_one_ack_and_excuses_no_stale_read() {
+    let damaged = |tale: &str, from, on: &[u32]| {
+        let mut evidence = tell(tale);
+        let of = |at: &u32| during(from, 900, Fault::Damaged(node(*at)));
+        evidence.disturbances = on.iter().map(of).collect();
+        points(&evidence)
+    };
+    let alone = "a: put 1 w1 @100-110 => acked \n z: final => none";
+    assert_eq!(damaged(alone, 200, &[0]), NONE, "nobody else had it");
+    assert_eq!(damaged(alone, 50, &[0]), [1], "it came after that");
+    let two = "a: put 1 @100-110 => acked \n z: final => none";
+    assert_eq!(damaged(two, 200, &[0]), [1], "another one had it");
+    assert_eq!(damaged(two, 200, &[0, 1]), NONE);
+    // The damaged one's answer counts for no R.
+    let read = "a: put 1 @100-110 => acked \n b: get @600-610 => none \n z: final => 1";
+    assert_eq!(damaged(read, 200, &[0]), [6]);
+}
+
+#[test]
 fn nothing_is_said_by_homes_alone() {
     let read = |asked: &str, faults: &[(u64, u64, Fault)]| {
         let mut evidence = tell(&format!("a: get sloppy {asked} @100-200 => none"));
@@ -111,6 +130,13 @@ fn nothing_is_said_by_homes_alone() {
     assert_eq!(read("n3 r1", &[down(0), down(1)]), NONE, "one is enough");
     assert_eq!(read("n3", &[down(0), (150, 300, Fault::Down(node(1)))]), NONE, "it ran at first");
     assert_eq!(read("n3", &[down(0), (50, 300, Fault::Paused(node(1)))]), [6]);
+    let mut evidence = tell("a: get sloppy n3 @100-200 => none");
+    evidence.hints = Some(Hints::default());
+    evidence.disturbances =
+        vec![during(50, 300, Fault::Down(node(0))), during(50, 300, Fault::Paused(node(1)))];
+    let life = Life { node: NodeIndex(1), start_ns: evidence.history.ops[0].start_ns, end: None };
+    evidence.membership = Some(Membership { lives: vec![life], ..Membership::default() });
+    assert!(!points(&evidence).contains(&6), "it was started anew, and ran");
     // A way through another node is a way.
     let cut = |from, to| (50, 300, Fault::LinkCut { from: node(from), to: node(to) });
     assert_eq!(read("n3", &[down(0), cut(1, 3)]), NONE, "through n2");

@@ -55,6 +55,10 @@ fn failures_need_an_excuse() {
     assert_eq!(fails("get", &[one, two]), NONE, "one of three is not");
     assert_eq!(fails("get r1", &[one, two]), [7], "unless one is asked for");
     assert_eq!(fails("get r3", &[one]), NONE);
+    let doubtful = during(900, 2000, Fault::Damaged(node(1)));
+    assert_eq!(fails("get r3", &[doubtful]), NONE, "its answer counts for no R");
+    assert_eq!(fails("put 1 w3", &[doubtful]), [7], "its ack counts for W");
+    assert_eq!(fails("get", &[doubtful]), [7], "two are left");
     let bad = Fault::LinkBad { from: node(1), to: node(0) };
     assert_eq!(fails("get r3", &[during(0, 2000, bad)]), NONE);
     let elsewhere = Fault::LinkBad { from: node(1), to: node(2) };
