@@ -311,3 +311,65 @@ fn a_folder_in_use_and_a_missing_file_are_refused_with_a_reason() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_snapshot_of_a_node_that_serves_is_checked_and_restored() {
+    task::block_on(2, async {
+        let mut processes = Processes::start().await;
+        let mut client = Client::new(processes.http[0]);
+        let put = |key: &str, value: &str| {
+            Request::put(format!("/v1/kv/b/{key}?w=all"), value.to_owned())
+        };
+        assert_eq!(client.send(put("k", "1"), soon()).await.unwrap().status, 200);
+        let starling = |line: &str| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_starling"));
+            let output = command.args(line.split(' ')).output().unwrap();
+            let text =
+                String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            (output.status.code(), text)
+        };
+        let data = processes.folder.path().join("data0");
+        let snapshot = format!("snapshot --node http://{} --name s", processes.http[0]);
+        let (code, text) = starling(&snapshot);
+        let folder = data.join("snapshots/s");
+        assert!(code == Some(0) && text.starts_with(folder.to_str().unwrap()), "{text}");
+        assert_eq!(client.send(put("later", "2"), soon()).await.unwrap().status, 200);
+        let (code, text) = starling(&snapshot);
+        assert!(code == Some(64) && text.contains("there already"), "{code:?} {text}");
+        assert_eq!(starling(&format!("{snapshot}/../x")).0, Some(64));
+
+        let fsck = |folder: &Path| starling(&format!("fsck --data {}", folder.display()));
+        let (code, text) = fsck(&folder);
+        assert!(code == Some(0) && text.contains("healthy: 1 table with"), "{code:?} {text}");
+        let (code, text) = fsck(&data);
+        assert!(code == Some(3) && text.contains("a node runs on it"), "{code:?} {text}");
+        assert_eq!(fsck(&processes.folder.path().join("none")).0, Some(64));
+        processes.kill(0);
+        assert_eq!(fsck(&data).0, Some(0));
+
+        let old = processes.folder.path().join("old");
+        std::fs::rename(&data, &old).unwrap();
+        std::fs::rename(old.join("snapshots/s"), &data).unwrap();
+        std::fs::copy(old.join("members.json"), data.join("members.json")).unwrap();
+        processes.boot(0);
+        processes.ready().await;
+        // What it had, what it lacks and hears from the others, and what is new.
+        for (key, value) in [("k", "1"), ("later", "2")] {
+            let mut client = Client::new(processes.http[0]);
+            let get = Request::get(format!("/v1/kv/b/{key}?r=all"));
+            let answer = client.send(get, soon()).await.unwrap();
+            assert_eq!((answer.status, &answer.body[..]), (200, value.as_bytes()), "{key}");
+        }
+        let mut client = Client::new(processes.http[0]);
+        assert_eq!(client.send(put("new", "3"), soon()).await.unwrap().status, 200);
+        processes.kill(0);
+        // One whose manifest is gone is refused, by both.
+        let manifests = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
+        for path in manifests.filter(|p| p.display().to_string().contains("manifest-")) {
+            std::fs::remove_file(path).unwrap();
+        }
+        let (code, text) = fsck(&data);
+        assert!(code == Some(2) && text.contains("do something"), "{code:?} {text}");
+    })
+    .unwrap();
+}

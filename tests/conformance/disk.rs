@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use starling::runtime::fs::{
-    self, File, OpenMode, create_dir_all, lock_exclusive, read_dir, remove_file, rename, sync_dir,
+    self, File, OpenMode, create_dir_all, hard_link, lock_exclusive, read_dir, remove_file, rename,
+    sync_dir,
 };
 
 use stage::{play, play_and_kill};
@@ -42,6 +43,11 @@ rows! {
     rename_refuses => [
         "NotFound", "NotFound", "NotADirectory", "IsADirectory", "NotADirectory",
         "DirectoryNotEmpty", "ok", "ok",
+    ];
+    hard_link_is_the_same_file => ["ok", "\"old!\"", "ok", "\"old!\"", "1"];
+    hard_link_refuses => [
+        "NotFound", "AlreadyExists", "AlreadyExists", "PermissionDenied", "NotFound",
+        "NotADirectory",
     ];
     remove_while_open => ["ok", "NotFound", "\"old\"", "ok", "\"old!\"", "\"\"", "0"];
     remove_refuses => ["NotFound", "NotFound", "NotADirectory", "IsADirectory"];
@@ -259,6 +265,32 @@ mod rows {
         let mut found = Vec::new();
         for (from, to) in pairs {
             found.push(said(&rename(&dir.join(from), &dir.join(to)).await));
+        }
+        found
+    }
+
+    pub(super) async fn hard_link_is_the_same_file(dir: PathBuf) -> Vec<String> {
+        let file = with_text(&dir, "f", "old").await;
+        let linked = hard_link(&dir.join("f"), &dir.join("g")).await;
+        file.write_all_at(3, Bytes::from_static(b"!")).await.unwrap();
+        let second = open(dir.join("g"), OpenMode::Read).await.unwrap();
+        let seen = text(&second).await;
+        drop((file, second));
+        let removed = remove_file(&dir.join("f")).await;
+        let left = open(dir.join("g"), OpenMode::Read).await.unwrap();
+        let count = read_dir(&dir).await.unwrap().len();
+        vec![said(&linked), seen, said(&removed), text(&left).await, count.to_string()]
+    }
+
+    pub(super) async fn hard_link_refuses(dir: PathBuf) -> Vec<String> {
+        create_dir_all(&dir.join("d")).await.unwrap();
+        new(&dir, "f").await;
+        new(&dir, "g").await;
+        let pairs =
+            [("none", "x"), ("f", "g"), ("f", "f"), ("d", "e"), ("f", "none/f"), ("f", "g/f")];
+        let mut found = Vec::new();
+        for (from, to) in pairs {
+            found.push(said(&hard_link(&dir.join(from), &dir.join(to)).await));
         }
         found
     }

@@ -1,5 +1,5 @@
 //! The command line: `starling serve`, `dev`, `get`, `put`, `delete`, `status`, `config`,
-//! `bench`.
+//! `snapshot`, `fsck`, `bench`.
 //!
 //! Results go to stdout; everything that is said about them goes to stderr, so that pipes carry
 //! data alone. A reader that closes the pipe early ends the command in silence. Messages say what
@@ -11,9 +11,11 @@
 mod bench;
 mod config;
 mod dev;
+mod fsck;
 mod keys;
 mod node_url;
 mod serve;
+mod snapshot;
 mod status;
 
 use std::io::{self, Write};
@@ -35,6 +37,13 @@ pub enum Exit {
     Unavailable = 3,
     /// The command, its configuration or its value is wrong.
     Usage = 64,
+}
+
+impl Exit {
+    /// Of `fsck`, which looks for no key: the folder is damaged, and heals once its node runs.
+    const HEALS: Exit = Exit::NotFound;
+    /// Of `fsck`: the folder is damaged, and somebody has to do something first.
+    const REFUSES: Exit = Exit::Conflict;
 }
 
 /// Why a command failed.
@@ -85,6 +94,10 @@ enum Command {
     Status(status::Args),
     /// Print an example configuration, or check a file
     Config(config::Args),
+    /// Make a consistent copy of a node's data while it serves, for a backup
+    Snapshot(snapshot::Args),
+    /// Check the data folder of a node that is not running, and change nothing
+    Fsck(fsck::Args),
     /// Measure throughput and latency
     Bench(bench::BenchArgs),
     /// Serve as the bench's bare target
@@ -107,6 +120,8 @@ pub fn main() -> ExitCode {
         Command::Delete(args) => keys::delete(&args),
         Command::Status(args) => status::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
+        Command::Fsck(args) => fsck::run(&args),
         Command::Bench(args) => bench::command(args),
         Command::BenchBare(args) => bench::bare_command(args),
     };
@@ -194,6 +209,8 @@ mod tests {
             "starling status --node 127.0.0.1:8001 --json",
             "starling config --example",
             "starling config --check f.yml",
+            "starling snapshot --node 127.0.0.1:8001 --name monday --json",
+            "starling fsck --data /tmp/x --json",
             "starling bench --spawn 3 --bare --reads 0.5",
             "starling bench --spawn 3 --rate 1000 --outage 60s",
             "starling bench-bare --listen 127.0.0.1:0",
@@ -218,6 +235,8 @@ mod tests {
             "starling bench --spawn 3 --bare --rate 1000 --outage 60s",
             "starling dev --port 65000",
             "starling config",
+            "starling fsck",
+            "starling snapshot",
             "starling config --example --check f.yml",
         ] {
             let refused = parse(line).map(|_| ()).unwrap_err();

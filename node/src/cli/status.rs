@@ -249,7 +249,7 @@ fn age(ms: f64) -> String {
 }
 
 /// A size in the largest unit that leaves at least one of it.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
         return format!("{bytes} B");

@@ -17,7 +17,7 @@ use crate::runtime::time;
 /// A JSON answer.
 pub(super) type Json = ([(HeaderName, &'static str); 1], String);
 
-fn as_json(value: &Value) -> Json {
+pub(super) fn as_json(value: &Value) -> Json {
     ([(CONTENT_TYPE, "application/json")], value.to_string())
 }
 

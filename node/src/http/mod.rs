@@ -5,11 +5,13 @@
 //! site     each request's way in: id, capacity, time, path   (requests ⇄ handlers)
 //! kv       GET HEAD PUT DELETE /v1/kv/{bucket}/{key}         (requests ⇄ coordinator)
 //! cluster  /v1/cluster…        ops   /health… /metrics       (what an operator looks at)
+//! admin    /v1/admin…                                    (what an operator does)
 //! problem  every error's document, in one place     waiting   before the node serves
 //! ```
 //!
 //! The same bytes leave in production and in simulation. Nothing here knows how a quorum is met.
 
+pub mod admin;
 pub mod cluster;
 pub mod io;
 pub mod kv;
@@ -26,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use axum::Router;
 use axum::http::header::HeaderName;
 use axum::http::{Method, Request, Uri};
-use axum::routing::get;
+use axum::routing::{get, post};
 use rand::RngCore;
 
 use crate::config::Config;
@@ -123,6 +125,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/cluster/ring", get(cluster::ring))
         .route("/v1/cluster/hints", get(cluster::hints))
         .route("/v1/cluster/where/{bucket}/{*key}", get(cluster::locate))
+        .route("/v1/admin/snapshots/{name}", post(admin::snapshot))
         .route("/health/live", get(ops::live))
         .route("/health/ready", get(ops::ready))
         .route("/metrics", get(ops::metrics))

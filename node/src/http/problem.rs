@@ -12,6 +12,7 @@ use super::CAUSAL_CONTEXT;
 use crate::domain::context_token;
 use crate::domain::key::Key;
 use crate::service::coordinator::RequestError;
+use crate::storage::CheckpointError;
 
 /// An error as a client sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +86,18 @@ impl Problem {
         let detail = format!("the node does not serve: {why}");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail)
             .retry_after(Duration::from_secs(1))
+    }
+
+    /// What a snapshot that was not made says: 400 or 409 for its name, else 503.
+    pub fn from_checkpoint(error: &CheckpointError) -> Self {
+        let (status, kind) = match error {
+            CheckpointError::Name => (StatusCode::BAD_REQUEST, "snapshot-name"),
+            CheckpointError::Exists(_) => (StatusCode::CONFLICT, "snapshot-exists"),
+            CheckpointError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "snapshot-busy"),
+            CheckpointError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
+            CheckpointError::Disk { .. } => (StatusCode::SERVICE_UNAVAILABLE, "snapshot-failed"),
+        };
+        Self::new(status, kind, error)
     }
 
     /// 404: no such route.

@@ -7,6 +7,7 @@ use std::{fmt, io};
 
 use tokio::sync::Mutex;
 
+use super::checkpoint::{self, Checkpoint, CheckpointError};
 use super::doubt::TokenRange;
 use super::error::{OpenError, ReadError, RenewError, ReserveError, WriteError};
 use super::hints::{Hint, HintStats};
@@ -25,7 +26,8 @@ use crate::domain::object::Object;
 use crate::runtime::fs::{self, FileLock};
 use crate::runtime::task;
 
-const LOCK: &str = "lock";
+/// The file that an open engine holds locked.
+pub(super) const LOCK: &str = "lock";
 
 /// Entries of the memtable that one hold of the lock copies at most while a scan runs.
 const SCAN_STEP: usize = 256;
@@ -49,6 +51,8 @@ pub struct Engine {
     identity: Arc<StdMutex<Identity>>,
     /// Taken away when the engine ends: after that the folder may belong to somebody else.
     identity_file: Arc<Mutex<Option<IdentityFile>>>,
+    /// Held while a snapshot is written to disk.
+    checkpointing: Arc<Mutex<()>>,
     _closer: Arc<Closer>,
 }
 
@@ -118,7 +122,8 @@ impl Engine {
     fn start(shared: Arc<Shared>, cache: Arc<BlockCache>, identity_file: IdentityFile) -> Self {
         let identity = Arc::new(StdMutex::new(identity_file.identity()));
         let identity_file = Arc::new(Mutex::new(Some(identity_file)));
-        Self { _closer: Arc::new(Closer(shared.clone())), shared, cache, identity, identity_file }
+        let (_closer, checkpointing) = (Arc::new(Closer(shared.clone())), Arc::default());
+        Self { shared, cache, identity, identity_file, checkpointing, _closer }
     }
 
     /// The node that lives in the folder, and how often it was started.
@@ -223,6 +228,29 @@ impl Engine {
             }
             self.shared.sealed_less().await;
         }
+    }
+
+    /// Makes a copy of all keys as they are at this moment, and of the hints, in the folder
+    /// `snapshots/<name>` of the data folder. It is whole and durable when this returns; whoever opens it
+    /// as a data folder gets a new node id.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]: there is no such copy.
+    pub async fn checkpoint(&self, name: &str) -> Result<Checkpoint, CheckpointError> {
+        let (engine, name) = (self.clone(), name.to_owned());
+        // A task of its own: a caller that gives up must not leave half of one behind.
+        let making = task::spawn(async move {
+            let busy = engine.checkpointing.clone();
+            let _one = busy.try_lock().map_err(|_| CheckpointError::Busy)?;
+            let copied = engine.identity_file.lock().await.as_ref().map(IdentityFile::copied);
+            let (folder, copied) = copied.ok_or(CheckpointError::Closed)?;
+            checkpoint::make(&engine, &folder, &copied, &name).await
+        });
+        making.await.unwrap_or(Err(CheckpointError::Closed))
+    }
+
+    pub(super) fn block_bytes(&self) -> usize {
+        self.shared.options.block_bytes
     }
 
     /// Puts `object` in the place of what is under `key`. Reads see it at once; it is durable when
@@ -357,7 +385,8 @@ async fn compact<D: Device>(store: Arc<Store<D>>) {
     compaction::run(&store).await;
 }
 
-async fn lock(dir: &Path) -> Result<FileLock, OpenError> {
+/// Takes the folder's lock, whose file is made if it is missing.
+pub(super) async fn lock(dir: &Path) -> Result<FileLock, OpenError> {
     let path = dir.join(LOCK);
     fs::lock_exclusive(&path).await.map_err(|error| {
         if error.kind() == io::ErrorKind::WouldBlock {

@@ -20,7 +20,9 @@
 //!
 //! None of that helps a folder that was rolled back to an older copy of itself: it would reserve the
 //! same block again. Whoever finds out takes a new node id ([`Engine::renew_identity`](super::Engine::renew_identity)) before it mints
-//! anything, so that its actors are new whatever the epoch. The file is the only place that changes:
+//! anything, so that its actors are new whatever the epoch.
+//! A [snapshot](super::checkpoint) knows from the start that it is an older copy: it has no `identity`,
+//! but the same bytes in a file `identity.snapshot`, and whoever opens it mints a new node id. The file is the only place that changes:
 //! the log stays as it is, because its segments bear the folder's id, which is never changed. So there
 //! is no moment at which a crash leaves an identity and a log that do not fit.
 
@@ -42,8 +44,11 @@ pub const EPOCH_BLOCK: u64 = 1 << 20;
 /// The longest name of a cluster, in bytes.
 pub const CLUSTER_BYTES_MAX: usize = 1024;
 
-const FILE: &str = "identity";
-const TEMP: &str = "identity.tmp";
+pub(super) const FILE: &str = "identity";
+pub(super) const TEMP: &str = "identity.tmp";
+/// What a snapshot has in the place of [`FILE`].
+pub(super) const MARKER: &str = "identity.snapshot";
+pub(super) const MARKER_TEMP: &str = "identity.snapshot.tmp";
 const MAGIC: &[u8; 8] = b"\xffSTARLID";
 const VERSION: u32 = 1;
 /// Larger counters than this were never written; refusing them keeps sums from overflowing.
@@ -85,7 +90,8 @@ struct Record {
 
 impl IdentityFile {
     /// Reads or mints the identity and raises its generation, durably. `has_log`: the folder holds
-    /// log segments, so an identity must be there too, because it is always written first.
+    /// log segments, so an identity must be there too, because it is always written first; but for a
+    /// snapshot, which gets a new one.
     pub(super) async fn open(
         folder: &Path,
         cluster: &str,
@@ -95,7 +101,11 @@ impl IdentityFile {
             return Err(OpenError::Options("the cluster's name is longer than 1024 bytes"));
         }
         let path = folder.join(FILE);
-        let mut record = match read(&path).await? {
+        let found = read(&path).await?;
+        let marker = folder.join(MARKER);
+        let copied = if found.is_none() { read(&marker).await? } else { None };
+        let restored = copied.is_some();
+        let mut record = match found.or(copied.map(|copy| copy.renewed("node-id-restored"))) {
             Some(record) => record,
             None if has_log => {
                 return Err(OpenError::damaged(&path, 0, "it is missing, and a log is there"));
@@ -115,7 +125,15 @@ impl IdentityFile {
             });
         }
         record.generation += 1;
-        replace(folder, &record).await.map_err(OpenError::disk("write", &path))?;
+        replace(folder, (TEMP, FILE), &record).await.map_err(OpenError::disk("write", &path))?;
+        if restored {
+            event::note("snapshot_restored", 0, record.node.0);
+            tracing::info!(id = %record.node, "a snapshot was restored: the node has a new id");
+            // Void from here on, and no harm if it stays.
+            if let Err(error) = fs::remove_file(&marker).await {
+                tracing::debug!(%error, "the mark of a restored snapshot stays");
+            }
+        }
         Ok(Self { folder: folder.to_path_buf(), record })
     }
 
@@ -128,15 +146,16 @@ impl IdentityFile {
         self.record.folder
     }
 
+    /// The folder, and what a copy of it is to know.
+    pub(super) fn copied(&self) -> (PathBuf, Copied) {
+        (self.folder.clone(), Copied(self.record.clone()))
+    }
+
     /// Gives the folder a new node id and the next generation, durably.
     pub(super) async fn renew(&mut self) -> Result<Identity, RenewError> {
-        let mut next = self.record.clone();
-        let mut ids = rng::fork("node-id-renewed");
-        while next.node == self.record.node || next.node == self.record.folder {
-            next.node = NodeId(ids.next_u64());
-        }
+        let mut next = self.record.clone().renewed("node-id-renewed");
         next.generation += 1;
-        if let Err(source) = replace(&self.folder, &next).await {
+        if let Err(source) = replace(&self.folder, (TEMP, FILE), &next).await {
             // Nobody hears of the new id, so nothing was minted under it whatever the disk holds now.
             return Err(RenewError::Disk { path: self.folder.join(FILE), source });
         }
@@ -150,7 +169,7 @@ impl IdentityFile {
         let first = self.record.reserved_through + 1;
         let mut next = self.record.clone();
         next.reserved_through += EPOCH_BLOCK;
-        if let Err(source) = replace(&self.folder, &next).await {
+        if let Err(source) = replace(&self.folder, (TEMP, FILE), &next).await {
             // Nobody got this block, so the next call may try it again.
             return Err(ReserveError::Disk { path: self.folder.join(FILE), source });
         }
@@ -158,6 +177,55 @@ impl IdentityFile {
         event::note("epochs_reserved", 0, self.record.reserved_through);
         Ok(EpochBlock { first, through: self.record.reserved_through })
     }
+}
+
+/// Whose copy a snapshot is.
+#[derive(Clone, Debug)]
+pub(super) struct Copied(Record);
+
+impl Copied {
+    /// What the copy's segments, manifests and tables bear.
+    pub(super) fn folder_id(&self) -> NodeId {
+        self.0.folder
+    }
+}
+
+/// Makes a whole snapshot of `folder`, which holds all else, durably.
+pub(super) async fn mark(folder: &Path, copied: &Copied) -> io::Result<()> {
+    replace(folder, (MARKER_TEMP, MARKER), &copied.0).await
+}
+
+/// What an identity file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) identity: Identity,
+    /// What segments, manifests and tables bear.
+    pub(super) folder: NodeId,
+    pub(super) cluster: String,
+}
+
+/// Reads the identity of `folder`, and changes nothing; `None`: there is none.
+///
+/// # Errors
+/// [`OpenError::Damaged`], [`OpenError::Version`], [`OpenError::Disk`].
+pub(super) async fn look(folder: &Path) -> Result<Option<Seen>, OpenError> {
+    look_at(&folder.join(FILE)).await
+}
+
+/// [`look`], at what a snapshot has instead.
+///
+/// # Errors
+/// As of it.
+pub(super) async fn look_at_marker(folder: &Path) -> Result<Option<Seen>, OpenError> {
+    look_at(&folder.join(MARKER)).await
+}
+
+async fn look_at(path: &Path) -> Result<Option<Seen>, OpenError> {
+    Ok(read(path).await?.map(|record| Seen {
+        identity: Identity { node: record.node, generation: record.generation },
+        folder: record.folder,
+        cluster: record.cluster,
+    }))
 }
 
 async fn read(path: &Path) -> Result<Option<Record>, OpenError> {
@@ -188,8 +256,8 @@ async fn read(path: &Path) -> Result<Option<Record>, OpenError> {
 }
 
 /// Replaces the file in one durable step.
-async fn replace(folder: &Path, record: &Record) -> io::Result<()> {
-    let (temp, path) = (folder.join(TEMP), folder.join(FILE));
+async fn replace(folder: &Path, (temp, name): (&str, &str), record: &Record) -> io::Result<()> {
+    let (temp, path) = (folder.join(temp), folder.join(name));
     // What an earlier attempt left is not trusted, whatever it holds.
     match fs::remove_file(&temp).await {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -230,6 +298,15 @@ fn checksum(head: &[u8], rest: &[u8]) -> u32 {
 }
 
 impl Record {
+    /// The same folder under another node id, from the dice called `purpose`.
+    fn renewed(mut self, purpose: &'static str) -> Self {
+        let (old, mut ids) = (self.node, rng::fork(purpose));
+        while self.node == old || self.node == self.folder {
+            self.node = NodeId(ids.next_u64());
+        }
+        self
+    }
+
     fn encode(&self) -> Bytes {
         let mut rest = BytesMut::new();
         rest.put_u64(self.node.0);

@@ -38,11 +38,13 @@
 //! It does not heal what is in doubt: it says what that is ([`Engine::doubts`]), and is told when it was
 //! healed ([`Engine::trust`]). It does not heal a damaged log or manifest: it refuses to open.
 
+pub mod checkpoint;
 mod compaction;
 mod doubt;
 mod engine;
 mod error;
 mod flush;
+pub mod fsck;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -67,6 +69,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use doubt::TokenRange;
 pub use engine::{Engine, Known};
 pub use error::{OpenError, ReadError, RenewError, ReserveError, WriteError};

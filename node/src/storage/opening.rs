@@ -25,20 +25,25 @@ use super::store::{Place, Store, remove};
 use super::table::{BlockCache, TableError, TableId, table_number, table_path};
 use super::version::{Graveyard, Sealed, Version, View};
 use crate::domain::causality::NodeId;
+use crate::runtime::fs::DirEntry;
 use crate::runtime::{event, fs};
 
 /// The numbers of a folder's files, each kind sorted.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    segments: Vec<u64>,
-    manifests: Vec<u64>,
-    tables: Vec<u64>,
+    pub(super) segments: Vec<u64>,
+    pub(super) manifests: Vec<u64>,
+    pub(super) tables: Vec<u64>,
 }
 
 impl Files {
     pub(super) async fn list(dir: &Path) -> Result<Self, OpenError> {
-        let mut files = Self::default();
         let entries = fs::read_dir(dir).await.map_err(OpenError::disk("list", dir))?;
+        Ok(Self::of(&entries))
+    }
+
+    pub(super) fn of(entries: &[DirEntry]) -> Self {
+        let mut files = Self::default();
         for entry in entries.iter().filter(|entry| !entry.is_dir) {
             files.segments.extend(segment_number(&entry.name));
             files.manifests.extend(manifest_number(&entry.name));
@@ -48,7 +53,7 @@ impl Files {
         files.segments.sort_unstable();
         files.manifests.sort_unstable();
         files.tables.sort_unstable();
-        Ok(files)
+        files
     }
 
     /// True when a node was here before.

@@ -236,6 +236,17 @@ pub async fn rename(from: &Path, to: &Path) -> io::Result<()> {
     on_path(from, |from| std::fs::rename(from, to)).await
 }
 
+/// Gives the file at `from` a second name, `to`, which must be free and on the same file system: both
+/// lead to the same bytes, and these go with the last name. Durable after [`sync_dir`] of the folder of
+/// `to`.
+///
+/// # Errors
+/// `NotFound`, `NotADirectory`, `AlreadyExists`, `PermissionDenied` for a folder, `CrossesDevices`.
+pub async fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
+    let to = to.to_path_buf();
+    on_path(from, |from| std::fs::hard_link(from, to)).await
+}
+
 /// Removes the file's name; its bytes go when the last open handle closes. Durable after
 /// [`sync_dir`].
 ///

@@ -88,6 +88,7 @@ pub(super) mod append;
 pub(super) mod format;
 pub(super) mod record;
 pub(super) mod replay;
+pub(super) mod walk;
 mod window;
 
 use std::path::{Path, PathBuf};

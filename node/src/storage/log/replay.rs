@@ -209,7 +209,8 @@ async fn chain_to(
     Ok(chain)
 }
 
-async fn read_header(
+/// The header, if it is valid; damage if it is another segment's.
+pub(super) async fn read_header(
     file: &mut Window,
     number: u64,
     id: NodeId,
@@ -310,7 +311,7 @@ async fn next_batch(
 }
 
 /// The batch at `offset`, whoever wrote it; `None` if its checksum is not right.
-async fn batch_at(
+pub(super) async fn batch_at(
     file: &mut Window,
     offset: u64,
 ) -> Result<Option<(BatchHeader, Bytes)>, OpenError> {

@@ -129,3 +129,32 @@ fn highest_edit(bytes: &[u8], life: Option<u64>) -> u64 {
     }
     highest
 }
+
+/// What stands behind the last valid edit of the manifest that counts, if that is not all zeros: its
+/// file, where, and how many bytes. A crash tore it, or the last edit rotted: nothing tells.
+///
+/// # Errors
+/// [`OpenError::Disk`].
+pub(in crate::storage) async fn torn_tail(
+    folder: &Path,
+    numbers: &[u64],
+) -> Result<Option<(PathBuf, u64, u64)>, OpenError> {
+    for number in numbers.iter().rev() {
+        let path = manifest_path(folder, *number);
+        let bytes = read_whole(&path).await?;
+        let Ok(header) = Header::decode(&bytes) else { continue };
+        let (mut at, mut last) = (HEADER_BYTES, 0);
+        while let Some(edit) = Edit::at_front(&bytes[at..])
+            && edit.number == last + 1
+            && edit.life == header.life
+        {
+            at += edit.total_bytes();
+            last = edit.number;
+        }
+        if last > 0 {
+            let torn = bytes[at..].iter().any(|byte| *byte != 0);
+            return Ok(torn.then(|| (path, at as u64, (bytes.len() - at) as u64)));
+        }
+    }
+    Ok(None)
+}

@@ -99,6 +99,7 @@
 
 mod block;
 mod cache;
+pub(in crate::storage) mod check;
 mod cursor;
 mod error;
 mod filter;

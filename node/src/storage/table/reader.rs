@@ -120,7 +120,12 @@ impl Table {
         let key = &target.key;
         self.properties.first <= *key
             && *key <= self.properties.last
-            && self.filter.as_ref().is_none_or(|filter| filter.may_hold(target.hashes))
+            && self.passes_filter(target.hashes)
+    }
+
+    /// False when the filter, if there is one, says that the key with these hashes is not there.
+    pub(super) fn passes_filter(&self, hashes: Hashes) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.may_hold(hashes))
     }
 
     /// The object under the key, as it was encoded. It shares the memory of its block: decode or

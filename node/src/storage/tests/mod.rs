@@ -1,8 +1,10 @@
 //! Tests of the engine on real files. What needs a disk that forgets is tested in simulation.
 
+mod checkpoint;
 mod damage;
 mod engine;
 mod failure;
+mod fsck;
 mod hints;
 mod identity;
 mod model;

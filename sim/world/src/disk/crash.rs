@@ -4,7 +4,7 @@
 //! itself. [`Disk::pending`] lists them and [`Disk::crash_keeping`] keeps a chosen set, so a test can
 //! try every crash point there is; [`Disk::power_loss`] draws one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::Rng;
 
@@ -119,13 +119,13 @@ impl Disk {
     /// Starts again from what is durable: live names are the durable ones, caches are empty, and
     /// what no name leads to is gone.
     pub(super) fn read_back(&mut self) {
-        let mut found = BTreeSet::new();
+        let mut found = BTreeMap::new();
         self.reach(ROOT, &mut found);
-        self.inodes.retain(|id, _| found.contains(id));
+        self.inodes.retain(|id, _| found.contains_key(id));
         for (id, inode) in &mut self.inodes {
-            inode.linked = true;
+            inode.links = found.get(id).copied().unwrap_or(0);
             inode.opens = 0;
-            inode.pins = u32::from(*id != ROOT);
+            inode.pins = if *id == ROOT { 0 } else { inode.links };
             inode.freed = false;
             inode.locked = false;
             match &mut inode.body {
@@ -136,8 +136,12 @@ impl Disk {
         self.start_over();
     }
 
-    fn reach(&self, id: InodeId, found: &mut BTreeSet<InodeId>) {
-        assert!(found.insert(id), "an inode has one durable name at most");
+    /// Counts the durable names of all that a durable path leads to.
+    fn reach(&self, id: InodeId, found: &mut BTreeMap<InodeId, u32>) {
+        let names = found.entry(id).or_insert(0);
+        *names += 1;
+        let first = *names == 1;
+        assert!(first || !self.inode(id).is_dir(), "a folder has one durable name at most");
         if let Body::Dir(dir) = &self.inode(id).body {
             for child in dir.durable.values() {
                 self.reach(*child, found);

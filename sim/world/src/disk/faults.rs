@@ -16,6 +16,7 @@ use super::{Disk, OpenMode, Part, SECTOR_BYTES, Unit};
 
 /// Linux's error numbers, as `std::fs` reports them.
 pub(super) mod errno {
+    pub(in crate::disk) const EPERM: i32 = 1;
     pub(in crate::disk) const ENOENT: i32 = 2;
     pub(in crate::disk) const EIO: i32 = 5;
     pub(in crate::disk) const EBADF: i32 = 9;

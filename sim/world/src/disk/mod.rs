@@ -27,7 +27,7 @@
 //! - what waits for a sync is bounded ([`PENDING_BYTES_MAX`]): past that it is written back, as a
 //!   kernel does.
 //!
-//! What it does not have: links, permissions, times, removal of folders, more than one process at a
+//! What it does not have: symbolic links, permissions, times, removal of folders, more than one process at a
 //! time, and garbage collection of blocks (a capacity counts the lengths of files).
 
 #[cfg(madsim)]

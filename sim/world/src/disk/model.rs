@@ -361,7 +361,7 @@ impl Disk {
     /// Lets go of an inode that nothing refers to any more.
     pub(super) fn release(&mut self, id: InodeId) {
         let Some(inode) = self.inodes.get_mut(&id) else { return };
-        if inode.linked || inode.opens > 0 {
+        if inode.links > 0 || inode.opens > 0 {
             return;
         }
         if !inode.freed {

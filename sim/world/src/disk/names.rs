@@ -32,8 +32,8 @@ pub(super) struct InodeId(pub(super) u64);
 #[derive(Clone, Debug)]
 pub(super) struct Inode {
     pub(super) body: Body,
-    /// A live folder names it.
-    pub(super) linked: bool,
+    /// Names in live folders that lead to it.
+    pub(super) links: u32,
     /// Open handles.
     pub(super) opens: u32,
     /// Durable names and journal entries that refer to it: it must outlive them.
@@ -96,7 +96,7 @@ impl NameChange {
 
 impl Inode {
     pub(super) fn new(body: Body) -> Self {
-        Inode { body, linked: true, opens: 0, pins: 0, freed: false, locked: false }
+        Inode { body, links: 1, opens: 0, pins: 0, freed: false, locked: false }
     }
 
     pub(super) fn is_dir(&self) -> bool {
@@ -176,6 +176,26 @@ impl Disk {
         self.live_names(from.dir).remove(&from.name);
         self.live_names(to.dir).insert(to.name.clone(), id);
         self.log(id, NameChange::Rename(from, to), moves_dir);
+        Ok(())
+    }
+
+    /// Gives the file at `from` a second name, `to`: both lead to the same bytes.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`, `AlreadyExists`, `PermissionDenied` for a folder.
+    pub fn hard_link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let from = self.name_of(from)?;
+        let id = self.find(&from).ok_or_else(|| os_error(errno::ENOENT))?;
+        let to = self.name_of(to)?;
+        if self.find(&to).is_some() {
+            return Err(os_error(errno::EEXIST));
+        }
+        if self.inode(id).is_dir() {
+            return Err(os_error(errno::EPERM));
+        }
+        self.live_names(to.dir).insert(to.name.clone(), id);
+        self.inode_mut(id).links += 1;
+        self.log(id, NameChange::Create(to), false);
         Ok(())
     }
 
@@ -302,10 +322,10 @@ impl Disk {
         self.bound_journal();
     }
 
-    /// Takes a name out of the live folder. The inode goes with it if nothing else holds it.
+    /// Takes a name out of the live folder. The inode goes with its last one if nothing else holds it.
     fn unlink(&mut self, at: &Name, id: InodeId) {
         self.live_names(at.dir).remove(&at.name);
-        self.inode_mut(id).linked = false;
+        self.inode_mut(id).links -= 1;
         self.release(id);
     }
 
