@@ -21,7 +21,7 @@
 //!
 //! Invariants: the window lies between 1 and its limit; never more is in flight than the window was
 //! when it was sent; one window of bad answers counts once; never more is sent than the pace says, but for
-//! [a few](BURST) that were held up.
+//! a few that were held up.
 
 use std::time::Duration;
 

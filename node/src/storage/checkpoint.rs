@@ -11,12 +11,12 @@
 //!
 //! It is a data folder that lacks an identity: move or copy it to where a node's data belongs, and start.
 //! That start mints a new node id, since an older copy under the old id would use dots twice
-//! (see [`identity`](super::identity)). It holds the pairs of that moment and no others.
+//! (see [`identity`]). It holds the pairs of that moment and no others.
 //!
 //! Invariants:
 //! - The moment is one: all puts before it are in, none after it. (Of hints, which are each their
 //!   own, those that came a little later may be in.)
-//! - Until [`identity::MARKER`] is durable, after all else, the folder cannot be opened. What a crash
+//! - Until `identity::MARKER` is durable, after all else, the folder cannot be opened. What a crash
 //!   or an error left is removed by the next snapshot of that name.
 //! - It costs disk as the node rewrites its tables: a table's bytes stay as long as any name does.
 //! - One at a time, and only below the data folder.
