@@ -42,6 +42,8 @@ pub const NODE: &[&str] = &[
     "rpc_silent",
     "segment_replayed",
     "segment_rolled",
+    "snapshot_made",
+    "snapshot_restored",
     "table_lost",
     "table_written",
     "torn_edit_cut",
@@ -55,6 +57,8 @@ pub const NODE: &[&str] = &[
 pub const NOT_YET: &[(&str, &str)] = &[
     // A hint goes elsewhere only when its owner is out of the ring, or no home replica of the key any more.
     ("hint_reresolved", "cannot happen before rings change"),
+    ("snapshot_made", "no plan asks for snapshots"),
+    ("snapshot_restored", "no plan asks for snapshots"),
 ];
 
 #[cfg(test)]
