@@ -271,7 +271,8 @@ pub enum FaultKind {
         /// How many.
         count: u32,
     },
-    /// One of the node's tables is damaged at rest, once. Nothing if it has none.
+    /// One of the node's tables is damaged at rest, once; nothing if it has none. Unless a bit rots, the process is
+    /// killed before, and starts again when the fault ends.
     DamagedTable {
         /// Whose.
         node: NodeNo,

@@ -17,7 +17,7 @@ use starling_world::{clock, disk, machine, time, trace};
 use tokio::sync::oneshot;
 
 use crate::history::Disturbance;
-use crate::plan::{At, Fault, FaultKind, Machine, NodeNo, Plan};
+use crate::plan::{At, Damage, Fault, FaultKind, Machine, NodeNo, Plan};
 
 use super::cluster::{Cluster, Death};
 use super::lock;
@@ -196,8 +196,15 @@ impl Weather {
                 disk::fail_syncs(machine(node), if begins { u64::from(*count) } else { 0 });
             }
             FaultKind::DiskFull { node, .. } => self.set_disk_room(*node),
-            FaultKind::DamagedTable { node, how } if begins => self.damage(fault.id, *node, *how),
-            FaultKind::DamagedTable { .. } => {}
+            FaultKind::DamagedTable { node, how } => {
+                // What is open is read on; a process that starts anew misses it.
+                if *how != Damage::Rot {
+                    self.set_down(place, std::slice::from_ref(node), Death::Kill, begins);
+                }
+                if begins {
+                    self.damage(fault.id, *node, *how);
+                }
+            }
         }
     }
 

@@ -49,7 +49,7 @@ fn draw_times(die: &mut Die, plan: &Plan, kind: &str) -> (u64, u64) {
             (die.within(500, end / 2), die.magnitude(1_000, 20_000))
         }
         // There are tables by then.
-        "damaged_table" => (die.within(end / 8, end - 500), 100),
+        "damaged_table" => (die.within(end / 8, end - 3_000), die.within(100, 3_000)),
         _ => {
             let at_ms = die.within(500, end - 500);
             let for_ms = if die.chance(15) {
