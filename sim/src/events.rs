@@ -8,6 +8,7 @@ pub const NODE: &[&str] = &[
     "compaction_done",
     "compaction_failed",
     "dot_minted",
+    "edit_begun",
     "epochs_reserved",
     "fallback_coordinates",
     "flush_failed",

@@ -103,7 +103,7 @@ impl Engine {
         let engine = Self::start(shared.clone(), cache, identity_file);
         let (store, identity_file) = (Arc::new(store), engine.identity_file.clone());
         let keeper = task::spawn(keep(store.clone()));
-        let compactor = task::spawn(compact(store));
+        let compactor = task::spawn(compact(store.clone()));
         // Detached: it ends with the engine, and says so.
         drop(task::spawn(async move {
             writer::run(&shared, log).await;
@@ -111,6 +111,7 @@ impl Engine {
             // Both end soon once the end was asked for; an error says that the process ends.
             let _ended = keeper.await;
             let _ended = compactor.await;
+            store.close().await;
             // The lock goes after the last write to the folder, and before anybody hears of the end.
             drop(identity_file.lock().await.take());
             drop(lock);
