@@ -34,6 +34,7 @@ pub const NODE: &[&str] = &[
     "minted_in_doubt",
     "range_doubted",
     "read_hedged",
+    "read_in_doubt",
     "read_repair",
     "rpc_connected",
     "rpc_deadline",

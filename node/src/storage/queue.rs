@@ -84,6 +84,7 @@ pub(super) struct Shared {
     durable: AtomicU64,
     failures: AtomicU64,
     damages: AtomicU64,
+    trusts: AtomicU64,
     /// The writer is gone: nothing more becomes durable.
     written: AtomicBool,
     /// The folder may belong to somebody else.
@@ -182,6 +183,7 @@ impl Shared {
             durable: AtomicU64::new(durable),
             failures: AtomicU64::new(0),
             damages: AtomicU64::new(0),
+            trusts: AtomicU64::new(0),
             written: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             bells: Default::default(),
@@ -284,6 +286,10 @@ impl Shared {
 
     pub(super) fn damages(&self) -> u64 {
         self.damages.load(Ordering::Acquire)
+    }
+
+    pub(super) fn trusts(&self) -> u64 {
+        self.trusts.load(Ordering::Acquire)
     }
 
     /// Asks the writer to finish. Nothing is accepted from here on.

@@ -159,14 +159,13 @@ impl<'a> KeyView<'a> {
                 let undone = rolled_back(evidence, op, hinted);
                 let home_acks = received.saturating_sub(hinted).saturating_sub(undone);
                 let undone = undone.saturating_add(lost);
-                let holds = received > undone && !at_risk(evidence, op);
                 let expired = hinted > 0 && expired_since(evidence, op);
                 let copies = if expired {
                     home_acks.saturating_sub(lost)
                 } else {
                     received.saturating_sub(undone)
                 };
-                (holds, home_acks, copies)
+                (copies > 0 && !at_risk(evidence, op), home_acks, copies)
             }
             Outcome::Got(_) | Outcome::Refused { .. } | Outcome::Unknown { .. } => (false, 0, 0),
         };
@@ -232,7 +231,7 @@ fn items(got: &Got) -> Vec<Item> {
 
 /// Under `sync: interval`, acks may run ahead of the log: a power loss soon after an ack may undo it, and so
 /// may the end of the process, since the write need not have been handed to the system, or a disk in trouble (a failed fsync drops what was not written yet, a slow one is further behind).
-/// And hints may expire. Such a write is treated like one that was never answered.
+/// Such a write is treated like one that was never answered.
 fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
     let Rules { sync_always, sync_lag_ns, .. } = evidence.rules;
     let synced_ns = op.end_ns.saturating_add(sync_lag_ns);
@@ -249,8 +248,7 @@ fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
         | Fault::LinkRough { .. }
         | Fault::DatagramsRough { .. } => false,
     };
-    let undone = !sync_always && evidence.disturbances.iter().any(undoes);
-    undone || may_have_expired(evidence, op)
+    !sync_always && evidence.disturbances.iter().any(undoes)
 }
 
 /// How many of its acks a disk that was rolled back may have undone: one each time, since a node acks a write
@@ -273,14 +271,7 @@ fn damaged(evidence: &Evidence, op: &Operation) -> u8 {
     u8::try_from(evidence.disturbances.iter().filter(undoes).count()).unwrap_or(u8::MAX)
 }
 
-/// Nobody but fallbacks acked it, and what they held may have been too old.
-fn may_have_expired(evidence: &Evidence, op: &Operation) -> bool {
-    let only_hints =
-        matches!(op.outcome, Outcome::Acked { received, hinted, .. } if received == hinted);
-    only_hints && expired_since(evidence, op)
-}
-
-/// Hints of its key expired after it began.
+/// Hints of its key expired after it began: what fallbacks held of it may have been too old.
 fn expired_since(evidence: &Evidence, op: &Operation) -> bool {
     // Keys that share a tag share a token, and are told by one of them.
     let tag = |key: KeyIndex| {

@@ -80,6 +80,8 @@ fn replies() -> Vec<Reply> {
         Refusal::DeadlineExceeded { required: 3, received: 2, hinted: 1 },
         Refusal::PairTooLarge { limit: 10_240 },
         Refusal::Unready,
+        Refusal::Doubtful { held: None },
+        Refusal::Doubtful { held: Some(0xd16e57) },
     ];
     replies.extend(refusals.map(Reply::Refused));
     replies

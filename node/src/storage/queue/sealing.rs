@@ -65,12 +65,7 @@ impl State {
             return Ok(false);
         }
         if then <= limit || then <= now {
-            let long = self.logged_bytes > limit.saturating_mul(LOG_SHARE);
-            let seals = long && self.view.sealed.is_empty();
-            if seals {
-                self.seal();
-            }
-            return Ok(seals);
+            return Ok(self.shorten_log(options));
         }
         if self.view.sealed.len() < SEALED_MAX {
             self.seal();
@@ -82,6 +77,17 @@ impl State {
             return Ok(false);
         }
         Err(WriteError::Overloaded { bytes: now + self.view.sealed_bytes() })
+    }
+
+    /// Seals the memtable, be it empty, if it keeps a log alive that is [much longer](LOG_SHARE): a node that takes nothing
+    /// but hints writes no table, and its log would never lose its front. True when it was sealed.
+    pub(super) fn shorten_log(&mut self, options: &Options) -> bool {
+        let long = self.logged_bytes > options.memtable_bytes.saturating_mul(LOG_SHARE);
+        let seals = long && self.view.sealed.is_empty();
+        if seals {
+            self.seal();
+        }
+        seals
     }
 
     /// Puts an empty memtable in the place of this one, which waits to become a table. All puts of
@@ -263,6 +269,10 @@ impl Shared {
             if let Change::Doubt(range) = pending.change {
                 doubts.add(range);
             }
+        }
+        if state.view.doubts.ranges().iter().any(|range| !doubts.covers(*range)) {
+            // Before anybody reads that it is so.
+            self.trusts.fetch_add(1, Ordering::AcqRel);
         }
         state.set_doubts(doubts);
     }

@@ -110,6 +110,12 @@ fn damage_undoes_one_ack_and_excuses_no_stale_read() {
     let two = "a: put 1 @100-110 => acked \n z: final => none";
     assert_eq!(damaged(two, 200, &[0]), [1], "another one had it");
     assert_eq!(damaged(two, 200, &[0, 1]), NONE);
+    // The other ack was a fallback's, whose hint grew too old meanwhile.
+    let mut evidence = tell("a: put 1 sloppy @100-110 => acked 2h1 \n z: final => none");
+    evidence.disturbances = vec![during(200, 900, Fault::Damaged(node(0)))];
+    assert_eq!(points(&evidence), [1], "the hint is there");
+    evidence.hints = Some(Hints { steps: vec![expired_of(0)], ..Hints::default() });
+    assert!(!points(&evidence).contains(&1));
     // The damaged one's answer counts for no R.
     let read = "a: put 1 @100-110 => acked \n b: get @600-610 => none \n z: final => 1";
     assert_eq!(damaged(read, 200, &[0]), [6]);
