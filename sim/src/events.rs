@@ -59,8 +59,6 @@ pub const NODE: &[&str] = &[
 pub const NOT_YET: &[(&str, &str)] = &[
     // A hint goes elsewhere only when its owner is out of the ring, or no home replica of the key any more.
     ("hint_reresolved", "cannot happen before rings change"),
-    ("snapshot_made", "no plan asks for snapshots"),
-    ("snapshot_restored", "no plan asks for snapshots"),
 ];
 
 #[cfg(test)]

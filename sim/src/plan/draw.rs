@@ -17,8 +17,8 @@ use super::{
 
 /// When faults end in a drawn plan.
 const FAULTS_MS: u64 = 40_000;
-/// What a seed has whose tables are damaged: as many tables as can be.
-pub(super) const SMALLEST: EngineSettings = EngineSettings {
+/// As many tables as can be: what a seed has whose tables are damaged.
+pub const SMALLEST: EngineSettings = EngineSettings {
     memtable_bytes: 1 << 10,
     table_bytes: 1 << 10,
     block_bytes: 256,
@@ -34,8 +34,8 @@ enum Shape {
     Mixed,
     /// One owner goes away early and stays away, and clients go on writing to its keys.
     OwnerAway,
-    /// The disk of one owner is put back to an older copy, and nothing else goes wrong: a node that finds nobody
-    /// to ask cannot know that its disk is old.
+    /// The disk of one owner is put back to an older copy, to a snapshot, or emptied because a file was damaged, and nothing
+    /// else goes wrong: a node that finds nobody to ask cannot know that its disk is old.
     RolledBack,
     /// Tables of any node are damaged while processes and machines die.
     Damaged,
@@ -203,9 +203,9 @@ fn draw_links(dice: Dice) -> Links {
 fn draw_shape(dice: Dice) -> Shape {
     dice.stream("shape", 0, 0).weighted(&[
         (8, Shape::OwnerAway),
-        (5, Shape::RolledBack),
+        (10, Shape::RolledBack),
         (10, Shape::Damaged),
-        (77, Shape::Mixed),
+        (72, Shape::Mixed),
     ])
 }
 
@@ -260,7 +260,7 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
 fn may_mix(kind: &str, zones: u32) -> bool {
     match kind {
         "zone_split" => zones > 1,
-        "rolled_back_disk" => false,
+        "rolled_back_disk" | "restored_snapshot" | "damaged_file" => false,
         _ => true,
     }
 }

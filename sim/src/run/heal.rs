@@ -135,7 +135,9 @@ async fn exchange_what_is_in_doubt(
     cluster: &Cluster,
     recorder: &Recorder,
 ) -> Result<(), String> {
-    let damages = |fault: &Fault| matches!(fault.what, FaultKind::DamagedTable { .. });
+    let damages = |fault: &Fault| {
+        matches!(fault.what, FaultKind::DamagedTable { .. } | FaultKind::DamagedFile { .. })
+    };
     if !plan.faults.iter().any(damages) {
         return Ok(());
     }

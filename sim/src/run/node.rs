@@ -182,6 +182,9 @@ async fn answer(node: &Node, question: Question) {
         Question::Gauges(answer) => {
             answer.send(samples::gauges(node)).ok();
         }
+        Question::Id(answer) => {
+            answer.send(node.storage().identity().node).ok();
+        }
         Question::Doubts(answer) => {
             answer.send(!node.storage().doubts().is_empty()).ok();
         }
@@ -192,12 +195,7 @@ async fn answer(node: &Node, question: Question) {
             }
         }
         Question::Copies(keys, answer) => {
-            let engine = node.storage();
-            let mut copies = Vec::with_capacity(keys.len());
-            for name in &keys {
-                copies.push(copy(&engine, &key(name)).await);
-            }
-            answer.send(copies).ok();
+            answer.send(copies(&node.storage(), &keys).await).ok();
         }
     }
 }
@@ -228,6 +226,15 @@ async fn exchange(node: &Node, objects: &[(String, Vec<u8>)]) -> Option<()> {
         stored.durable().await.ok()?;
     }
     node.storage().trust(TokenRange::ALL).await.ok()
+}
+
+/// What `engine` holds for each of `keys`, encoded.
+pub(super) async fn copies(engine: &Engine, keys: &[String]) -> Vec<Option<Vec<u8>>> {
+    let mut copies = Vec::with_capacity(keys.len());
+    for name in keys {
+        copies.push(copy(engine, &key(name)).await);
+    }
+    copies
 }
 
 async fn copy(engine: &Engine, key: &Key) -> Option<Vec<u8>> {

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use starling::domain::causality::NodeId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::history::View;
@@ -46,6 +47,8 @@ pub(super) enum Question {
     Homes(Vec<String>, oneshot::Sender<Vec<Vec<NodeNo>>>),
     /// What the node holds for each of these keys, encoded.
     Copies(Vec<String>, oneshot::Sender<Vec<Option<Vec<u8>>>>),
+    /// Its id.
+    Id(oneshot::Sender<NodeId>),
     /// Whether it cannot vouch for some of what it holds.
     Doubts(oneshot::Sender<bool>),
     /// It is to merge these objects, encoded, by key, and to vouch for everything again.

@@ -42,8 +42,12 @@ impl Weather {
                 })
                 .collect(),
             // They are written down node by node, as each goes down and comes back, or is rolled back.
-            FaultKind::RolledBackDisk { .. } | FaultKind::DamagedTable { .. } => Vec::new(),
-            FaultKind::Crash { .. }
+            FaultKind::RolledBackDisk { .. }
+            | FaultKind::RestoredSnapshot { .. }
+            | FaultKind::DamagedTable { .. }
+            | FaultKind::DamagedFile { .. } => Vec::new(),
+            FaultKind::Snapshot { .. }
+            | FaultKind::Crash { .. }
             | FaultKind::PowerLoss { .. }
             | FaultKind::Away { .. }
             | FaultKind::CrashMinority { .. }
@@ -58,6 +62,8 @@ impl Weather {
             }
             FaultKind::SlowDisk { node, .. }
             | FaultKind::FailingFsync { node, .. }
+            | FaultKind::FailingReads { node, .. }
+            | FaultKind::FailingWrites { node, .. }
             | FaultKind::DiskFull { node, .. } => vec![Felt::DiskTrouble(at(node))],
         }
     }
