@@ -39,6 +39,8 @@ enum Shape {
     RolledBack,
     /// Tables of any node are damaged while processes and machines die.
     Damaged,
+    /// Power goes again and again in the midst of writes.
+    Torn,
 }
 
 /// What a seed draws before all else.
@@ -70,7 +72,8 @@ pub fn draw(seed: u64) -> Plan {
     let nodes = draw_nodes(dice);
     let mut settings = draw_settings(dice, &nodes);
     let shape = draw_shape(dice);
-    if shape == Shape::Damaged {
+    // Half of those whose tables are damaged keep what was drawn: older versions lie deeper where tables are large.
+    if shape == Shape::Torn || shape == Shape::Damaged && dice.stream("smallest", 0, 0).chance(50) {
         settings.engine = Some(SMALLEST);
     }
     let clients = draw_clients(dice, &settings);
@@ -205,7 +208,8 @@ fn draw_shape(dice: Dice) -> Shape {
         (8, Shape::OwnerAway),
         (10, Shape::RolledBack),
         (10, Shape::Damaged),
-        (72, Shape::Mixed),
+        (6, Shape::Torn),
+        (66, Shape::Mixed),
     ])
 }
 
@@ -233,14 +237,19 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
         kinds = vec!["damaged_table", "damaged_table", "damaged_table", "isolate", "crash"];
         (faults, keys) = (die.within(6, 16), die.within(4, 24));
     }
+    let mut tied_percent = die.pick(&[0, 50, 90]);
+    if shape == Shape::Torn {
+        (kinds, tied_percent) = (vec!["power_loss"], 95);
+        faults = dice.stream("torn", 0, 0).within(4, 15);
+    }
     Swarm {
         shape,
         faults: match shape {
-            Shape::Mixed | Shape::Damaged => faults,
+            Shape::Mixed | Shape::Damaged | Shape::Torn => faults,
             Shape::OwnerAway | Shape::RolledBack => 1,
         },
         kinds,
-        tied_percent: die.pick(&[0, 50, 90]),
+        tied_percent,
         operations: FAULTS_MS / 1_000 * die.pick(&[5, 15, 20, 20, 40]),
         keys,
         hot_percent: die.pick(&[0, 50, 80]),

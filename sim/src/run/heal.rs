@@ -74,7 +74,20 @@ async fn mend(
         healed.unrepaired = unrepaired(cluster, recorder).await?;
     }
     exchange_what_is_in_doubt(plan, cluster, recorder).await?;
-    let reads = read_everything(plan, cluster, recorder).await?;
+    // A compaction meets what newer versions hid from reads, at any time.
+    let exchanging = async {
+        loop {
+            time::sleep(Duration::from_secs(1)).await;
+            if let Err(why) = exchange_what_is_in_doubt(plan, cluster, recorder).await {
+                return why;
+            }
+        }
+    };
+    let reads = tokio::select! {
+        biased;
+        reads = read_everything(plan, cluster, recorder) => reads?,
+        why = exchanging => return Err(why),
+    };
     let keys = recorder.keys();
     let copies = settled_copies(cluster, &keys).await?;
     healed.finals = finals(&keys, &reads, copies);

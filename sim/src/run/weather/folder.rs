@@ -39,7 +39,7 @@ pub(super) struct Taken {
     node: NodeNo,
     /// The node said that it is whole and durable.
     acked: bool,
-    /// What the node held just before, encoded, in the order of the plan's keys; empty: nobody knows.
+    /// What the node held just before, encoded, in the order of the plan's keys; empty: who knows.
     before: Vec<Option<Vec<u8>>>,
 }
 
@@ -143,12 +143,12 @@ impl Weather {
     ) {
         let machine = self.cluster.node_machine(node);
         let process = machine::epoch(machine);
-        let before = self.cluster.copies(node, self.plan.keys()).await.unwrap_or_default();
         let number = {
             let state = &mut lock(&self.state).snapshots;
-            state.push(Taken { place, node, acked: false, before });
+            state.push(Taken { place, node, acked: false, before: Vec::new() });
             state.len() - 1
         };
+        let before = self.cluster.copies(node, self.plan.keys()).await.unwrap_or_default();
         let power = async {
             if let Some(after) = power_after {
                 time::sleep(after).await;
@@ -159,9 +159,9 @@ impl Weather {
         let (status, ()) = tokio::join!(asked, power);
         let taken = &mut lock(&self.state).snapshots[number];
         taken.acked = status == Some(201);
-        if machine::epoch(machine) != process {
-            // It may have lost what was in its memory alone.
-            taken.before.clear();
+        // Another process may have lost what was in the memory of this one alone.
+        if taken.acked && machine::epoch(machine) == process {
+            taken.before = before;
         }
     }
 
@@ -207,11 +207,14 @@ impl Weather {
 
     async fn check_snapshot(&self, taken: &Taken) -> Result<(), String> {
         let Taken { place, node, acked, .. } = *taken;
+        let mut before = taken.before.clone();
         if !acked {
             // What a crash left is no hindrance; or it was finished, and nobody heard of it.
-            let status = self.cluster.ask_snapshot(place, node, SNAPSHOT_PATIENCE).await;
-            if !matches!(status, Some(201 | 409)) {
-                return Err(format!("another of the same name cannot be made: {status:?}"));
+            before = self.cluster.copies(node, self.plan.keys()).await?;
+            match self.cluster.ask_snapshot(place, node, SNAPSHOT_PATIENCE).await {
+                Some(201) => {}
+                Some(409) => before.clear(),
+                other => return Err(format!("another of the same name cannot be made: {other:?}")),
             }
         }
         let opened = self.cluster.open_snapshot(place, node).await?;
@@ -223,7 +226,7 @@ impl Weather {
         if self.cluster.node_id(node).await? == id {
             return Err("it opens under the id of its node".to_owned());
         }
-        for (key, (before, copy)) in self.plan.keys().iter().zip(taken.before.iter().zip(&copies)) {
+        for (key, (before, copy)) in self.plan.keys().iter().zip(before.iter().zip(&copies)) {
             let Some(before) = before else { continue };
             let whole = copy.as_ref().is_some_and(|copy| crate::run::operator::covers(copy, before));
             if !whole {
