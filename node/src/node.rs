@@ -379,9 +379,9 @@ impl RpcServer {
 
 async fn open_storage(config: &Config) -> Result<Engine, StartError> {
     let options = storage_options(config);
-    let engine = Engine::open(&config.data, &config.cluster, options)
-        .await
-        .map_err(|source| StartError::Storage { path: config.data.display().to_string(), source })?;
+    let engine = Engine::open(&config.data, &config.cluster, options).await.map_err(|source| {
+        StartError::Storage { path: config.data.display().to_string(), source }
+    })?;
     engine.claim(&config.node).await?;
     Ok(engine)
 }

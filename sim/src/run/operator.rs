@@ -109,7 +109,8 @@ async fn put_in_place(snapshot: &Path) -> std::io::Result<()> {
 }
 
 async fn open(folder: &PathBuf, keys: &[String]) -> Result<Opened, String> {
-    let report = fsck::check(folder).await.map_err(|error| format!("fsck cannot read it: {error}"))?;
+    let report =
+        fsck::check(folder).await.map_err(|error| format!("fsck cannot read it: {error}"))?;
     let findings: Vec<String> = report.findings.iter().map(|f| f.what.clone()).collect();
     let engine = Engine::open(folder, "sim", Options::default()).await;
     let engine = engine.map_err(|error| format!("it does not open: {error}"))?;

@@ -80,9 +80,7 @@ impl RequestError {
             Refusal::StorageStalled { .. }
             | Refusal::NotHome
             | Refusal::Unready
-            | Refusal::Doubtful { .. } => {
-                Self::QuorumUnmet { required, received: 0, hinted: 0 }
-            }
+            | Refusal::Doubtful { .. } => Self::QuorumUnmet { required, received: 0, hinted: 0 },
         }
     }
 }

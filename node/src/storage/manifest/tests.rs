@@ -192,7 +192,11 @@ fn after_an_orderly_close_rot_of_any_edit_is_seen() {
             match decode(&rotten) {
                 Ok(found) => {
                     assert!(at >= unmarked, "rot of byte {at} looks like a torn write");
-                    assert_eq!(found.as_ref(), Some(manifest.state()), "the mark says nothing else");
+                    assert_eq!(
+                        found.as_ref(),
+                        Some(manifest.state()),
+                        "the mark says nothing else"
+                    );
                 }
                 Err(error) => assert!(at < unmarked, "byte {at}: {error}"),
             }

@@ -1,8 +1,8 @@
 //! A folder takes a new node id: in one step, and with all that is in it.
 
 use super::*;
-use crate::storage::{ClaimError, RenewError};
 use crate::storage::identity::EPOCH_BLOCK;
+use crate::storage::{ClaimError, RenewError};
 
 #[test]
 fn a_renewed_folder_has_a_new_id_and_all_of_its_data() {

@@ -60,7 +60,8 @@ impl Weather {
         };
         let newest = tables.len().saturating_sub(few);
         for (number, table) in tables[newest..].iter().enumerate() {
-            let purpose = Dice::new(self.plan.seed).stream("damaged bits", fault.into(), number as u64);
+            let purpose =
+                Dice::new(self.plan.seed).stream("damaged bits", fault.into(), number as u64);
             if self.spoil(node, table, how, purpose) {
                 lock(&self.state).damaged.push((node, starling_world::now()));
             }
@@ -78,14 +79,21 @@ impl Weather {
         files
     }
 
-    fn spoil(&self, node: NodeNo, file: &DumpEntry, how: Damage, mut die: crate::dice::Die) -> bool {
+    fn spoil(
+        &self,
+        node: NodeNo,
+        file: &DumpEntry,
+        how: Damage,
+        mut die: crate::dice::Die,
+    ) -> bool {
         let (machine, bytes) = (self.cluster.node_machine(node), file.durable.len() as u64);
         match how {
             Damage::Rot => disk::rot(machine, &file.path, &mut die.into_rng()).is_some(),
             Damage::Worn => {
                 let mut rng = die.into_rng();
                 let flips = 1 + bytes / WORN_BYTES;
-                (0..flips).filter(|_| disk::rot(machine, &file.path, &mut rng).is_some()).count() > 0
+                (0..flips).filter(|_| disk::rot(machine, &file.path, &mut rng).is_some()).count()
+                    > 0
             }
             Damage::Cut => disk::cut(machine, &file.path, die.within(0, bytes - 1)).is_ok(),
             Damage::Gone => disk::lose(machine, &file.path).is_ok(),
@@ -124,12 +132,14 @@ impl Weather {
         let words = self.cluster.last_words(node);
         trace::emit("folder_refused", u64::from(node.0), 0);
         if !TYPED.iter().any(|typed| words.contains(typed)) {
-            let text = format!("node {node} cannot start with a damaged {file:?} and says: {words}");
+            let text =
+                format!("node {node} cannot start with a damaged {file:?} and says: {words}");
             lock(&self.state).wrong.push(text);
         }
         self.take_down(place, node, Death::Kill);
         disk::wipe(machine);
-        let lost = Disturbance { fault: Felt::RolledBack(at), start_ns: 0, end_ns: starling_world::now() };
+        let lost =
+            Disturbance { fault: Felt::RolledBack(at), start_ns: 0, end_ns: starling_world::now() };
         lock(&self.state).log.push(lost);
         self.bring_up(place, node);
     }
@@ -189,16 +199,15 @@ impl Weather {
         let taken = std::mem::take(&mut lock(&self.state).snapshots);
         for snapshot in taken {
             // Tables that rot do so under all their names.
-            let damages = |what: &FaultKind| {
-                matches!(what, FaultKind::DamagedTable { node, .. } if *node == snapshot.node)
-            };
+            let damages = |what: &FaultKind| matches!(what, FaultKind::DamagedTable { node, .. } if *node == snapshot.node);
             if self.plan.faults.iter().any(|fault| damages(&fault.what)) {
                 continue;
             }
             if let Err(wrong) = self.check_snapshot(&snapshot).await {
                 let Taken { node, acked, .. } = snapshot;
                 let heard = if acked { "acked" } else { "begun" };
-                let text = format!("the snapshot of node {node}, which was {heard}, is no good: {wrong}");
+                let text =
+                    format!("the snapshot of node {node}, which was {heard}, is no good: {wrong}");
                 lock(&self.state).wrong.push(text);
             }
         }
@@ -228,7 +237,8 @@ impl Weather {
         }
         for (key, (before, copy)) in self.plan.keys().iter().zip(before.iter().zip(&copies)) {
             let Some(before) = before else { continue };
-            let whole = copy.as_ref().is_some_and(|copy| crate::run::operator::covers(copy, before));
+            let whole =
+                copy.as_ref().is_some_and(|copy| crate::run::operator::covers(copy, before));
             if !whole {
                 return Err(format!("it lacks what the node held of {key} when it was asked for"));
             }
