@@ -86,7 +86,7 @@ fn rolled_back(dice: Dice, plan: &Plan, id: u64) -> Fault {
     let how = die.pick(&[Damage::Rot, Damage::Rot, Damage::Worn, Damage::Cut, Damage::Gone]);
     let what = die.weighted(&[
         (3, FaultKind::RolledBackDisk { node, restarted }),
-        (2, FaultKind::RestoredSnapshot { node }),
+        (3, FaultKind::RestoredSnapshot { node }),
         (4, FaultKind::DamagedFile { node, file, how }),
     ]);
     Fault { id: id as u32, at, for_ms: die.within(end / 5, end / 2), what }
