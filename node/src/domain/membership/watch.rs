@@ -49,12 +49,13 @@ impl Machine {
             return;
         }
         let mut due = Vec::new();
-        while let Some(&(_, hash)) = self.agenda.first().filter(|(turn, _)| *turn <= now) {
+        let latest = now + interval;
+        while self.agenda.first().is_some_and(|(turn, _)| *turn <= now) {
+            let Some((_, hash)) = self.agenda.pop_first() else { break };
             let step = self.next_step(hash);
             if step.is_some_and(|at| at <= now) {
                 due.push(hash);
             }
-            let latest = now + interval;
             let turn = step.filter(|at| *at > now).map_or(latest, |at| at.min(latest));
             self.set_turn(hash, turn);
         }
@@ -74,7 +75,7 @@ impl Machine {
 
     /// When the doubt about a member goes a step further, if nothing is heard; `None`: there is none to come.
     fn next_step(&mut self, hash: u64) -> Option<Instant> {
-        let entry = self.members.get_mut(&hash)?;
+        let entry = self.members.get_mut(hash)?;
         match entry.doubt {
             Doubt::None if entry.health == Health::Stopped => None,
             Doubt::None => {
@@ -90,7 +91,7 @@ impl Machine {
 
     /// Gives a member its turn in the watch; each has one.
     pub(super) fn set_turn(&mut self, hash: u64, turn: Instant) {
-        if let Some(entry) = self.members.get_mut(&hash) {
+        if let Some(entry) = self.members.get_mut(hash) {
             self.agenda.remove(&(entry.turn, hash));
             self.agenda.insert((turn, hash));
             entry.turn = turn;
@@ -101,7 +102,7 @@ impl Machine {
     fn count_asked(&mut self) -> usize {
         let members = &self.members;
         self.asked.retain(|hash| {
-            let doubt = members.get(hash).map_or(Doubt::None, |entry| entry.doubt);
+            let doubt = members.get(*hash).map_or(Doubt::None, |entry| entry.doubt);
             matches!(doubt, Doubt::Asked { .. } | Doubt::AskedOthers { .. })
         });
         self.asked.len()
@@ -118,7 +119,7 @@ impl Machine {
     ) -> bool {
         let strained = self.options.interval * (1 + self.strain);
         let wait = |times: f64| -> Duration { strained.mul_f64(times) };
-        let Some(entry) = self.members.get_mut(&hash) else { return false };
+        let Some(entry) = self.members.get_mut(hash) else { return false };
         let to = entry.record.info.gossip;
         match entry.doubt {
             Doubt::None => {
@@ -161,10 +162,10 @@ impl Machine {
 
     /// The addresses of up to `count` members that are up, at random, without `but`.
     fn live(&self, but: u64, count: usize, rng: &mut impl Rng) -> Vec<SocketAddr> {
-        let others = self.members.iter().filter(|(hash, _)| **hash != but);
+        let others = self.members.iter().filter(|(hash, _)| *hash != but);
         let up = others.filter(|(_, entry)| entry.health == Health::Up);
-        let mut pool: Vec<SocketAddr> = up.map(|(_, entry)| entry.record.info.gossip).collect();
-        sample(&mut pool, count, rng)
+        let mut pool: Vec<u64> = up.map(|(hash, _)| hash).collect();
+        self.addresses(sample(&mut pool, count, rng)).collect()
     }
 
     fn ping(&mut self, to: SocketAddr, origin: u64, out: &mut Effects) {
@@ -182,7 +183,7 @@ impl Machine {
 
     /// Somebody asks to ping another.
     pub(super) fn ping_for(&mut self, origin: u64, target: u64, out: &mut Effects) {
-        if let Some(entry) = self.members.get(&target)
+        if let Some(entry) = self.members.get(target)
             && target != origin
         {
             let to = entry.record.info.gossip;
@@ -199,7 +200,7 @@ impl Machine {
         out: &mut Effects,
     ) {
         self.hear(target, stamp, now, out);
-        let to = self.members.get(&origin).map(|entry| entry.record.info.gossip);
+        let to = self.members.get(origin).map(|entry| entry.record.info.gossip);
         if let Some(to) = to.filter(|_| origin != target) {
             self.send(to, &Message::Pong { origin, target, stamp }, out);
         }
