@@ -75,7 +75,7 @@ pub use member::{
 };
 pub use view::View;
 
-use self::members::Members;
+use self::members::{Members, Slot};
 use self::phi::Detector;
 use self::seal::Seal;
 use self::standing::Claimant;
@@ -371,9 +371,9 @@ impl Machine {
     /// Whom to send a digest: `fanout` members that may live, now and then one that is gone, and a seed.
     fn partners(&self, rng: &mut impl Rng) -> Vec<SocketAddr> {
         let (mut gone, mut pool) = (Vec::new(), Vec::new());
-        for (hash, entry) in self.members.iter() {
+        for (slot, entry) in self.members.slots() {
             let absent = matches!(entry.health, Health::Down | Health::Stopped);
-            if absent { &mut gone } else { &mut pool }.push(hash);
+            if absent { &mut gone } else { &mut pool }.push(slot);
         }
         let live = pool.len();
         // The chance of asking the gone grows with their share, as in Cassandra's gossiper.
@@ -393,8 +393,8 @@ impl Machine {
     }
 
     /// Where the gossip of these members is reached.
-    fn addresses(&self, hashes: Vec<u64>) -> impl Iterator<Item = SocketAddr> {
-        hashes.into_iter().filter_map(|hash| Some(self.members.get(hash)?.record.info.gossip))
+    fn addresses(&self, slots: Vec<Slot>) -> impl Iterator<Item = SocketAddr> {
+        slots.into_iter().map(|slot| self.members.at(slot).record.info.gossip)
     }
 
     /// A tick that comes more than an interval late means that this process was paused or starved.

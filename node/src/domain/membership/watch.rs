@@ -19,6 +19,7 @@ use std::time::Duration;
 use rand::Rng;
 
 use super::member::{Effects, Health};
+use super::members::Slot;
 use super::suspicion::Doubt;
 use super::wire::{Message, Stamp};
 use super::{ALARM_MAX, Machine, sample};
@@ -32,15 +33,18 @@ const ASK_OTHERS: f64 = 0.8;
 const HELPERS: usize = 2;
 /// Members that are asked at the same time, at most: the others wait their turn.
 const ASKED_MAX: usize = 16;
+/// Each member has its turn again after so many intervals at the latest.
+const TURN_MAX: u32 = 4;
 /// The watch is not kept more often than this, in intervals.
 const WATCH_GAP: f64 = 0.1;
 
 impl Machine {
     /// Looks at every member whose turn has come, and takes each doubt a step further whose time has come.
     ///
-    /// A member's turn comes when its silence would be strange by what was known at its last turn, and an
-    /// interval after that at the latest: what is known changes all the time. So a watch of many members looks at
-    /// a few of them each time that it wakes.
+    /// A member's turn comes when its silence would be strange by what was known at its last turn. What is known
+    /// changes all the time, but each advance puts that off by more than patience shrinks with it, as a rule; an
+    /// exception is found [`TURN_MAX`] later at the most. So a watch of many members looks at a few of them each
+    /// time that it wakes.
     pub(super) fn watch(&mut self, now: Instant, rng: &mut impl Rng, out: &mut Effects) {
         let interval = self.options.interval;
         if !self.is_member() {
@@ -49,14 +53,14 @@ impl Machine {
             return;
         }
         let mut due = Vec::new();
-        let latest = now + interval;
+        let latest = now + interval * TURN_MAX;
         while self.agenda.first().is_some_and(|(turn, _)| *turn <= now) {
             let Some((_, hash)) = self.agenda.pop_first() else { break };
             let step = self.next_step(hash);
             if step.is_some_and(|at| at <= now) {
                 due.push(hash);
             }
-            let turn = step.filter(|at| *at > now).map_or(latest, |at| at.min(latest));
+            let turn = step.filter(|at| *at > now).map_or(now + interval, |at| at.min(latest));
             self.set_turn(hash, turn);
         }
         due.sort_unstable();
@@ -162,9 +166,10 @@ impl Machine {
 
     /// The addresses of up to `count` members that are up, at random, without `but`.
     fn live(&self, but: u64, count: usize, rng: &mut impl Rng) -> Vec<SocketAddr> {
-        let others = self.members.iter().filter(|(hash, _)| *hash != but);
+        let but = self.members.slot(but);
+        let others = self.members.slots().filter(|(slot, _)| Some(*slot) != but);
         let up = others.filter(|(_, entry)| entry.health == Health::Up);
-        let mut pool: Vec<u64> = up.map(|(hash, _)| hash).collect();
+        let mut pool: Vec<Slot> = up.map(|(slot, _)| slot).collect();
         self.addresses(sample(&mut pool, count, rng)).collect()
     }
 

@@ -53,6 +53,10 @@ proptest! {
             prop_assert_eq!(some(members.range(..=until).collect()), told(tree.range(..=until).collect()));
             prop_assert_eq!(some(members.range(from..).collect()), told(tree.range(from..).collect()));
         }
-        prop_assert_eq!(members.iter().map(|(hash, _)| hash).collect::<Vec<_>>(), tree.into_keys().collect::<Vec<_>>());
+        prop_assert_eq!(members.slots().count(), tree.len());
+        for (slot, entry) in members.slots() {
+            prop_assert_eq!(members.at(slot).record.born, entry.record.born);
+        }
+        prop_assert_eq!(members.range(..).map(|(hash, _)| hash).collect::<Vec<_>>(), tree.into_keys().collect::<Vec<_>>());
     }
 }
