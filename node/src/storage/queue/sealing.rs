@@ -107,13 +107,22 @@ impl State {
     }
 
     fn is_crowded(&self, options: &Options) -> bool {
-        self.memtable.bytes() >= options.memtable_bytes && self.view.sealed.len() >= SEALED_MAX
+        let memtables =
+            self.memtable.bytes() >= options.memtable_bytes && self.view.sealed.len() >= SEALED_MAX;
+        memtables || self.log_is_behind(options)
+    }
+
+    /// True when half of what may wait for the log waits, and the log is written: who comes now waits for
+    /// it, and the other half is for those who come in one rush. While it is stalled a put says so at once.
+    pub(super) fn log_is_behind(&self, options: &Options) -> bool {
+        self.stats.stalled.is_none() && self.pending_bytes > options.pending_bytes_max / 2
     }
 }
 
 impl Shared {
     /// Completes when there is room for writes, or the engine is closed: a [`put`](Self::put) that comes
-    /// then is hardly ever [refused](WriteError::Overloaded).
+    /// then is hardly ever refused for want of [memory](WriteError::Overloaded), or of a
+    /// [log](WriteError::PendingFull) that keeps up.
     pub(in crate::storage) async fn room(&self) {
         loop {
             let rung = self.room.notified();

@@ -56,6 +56,7 @@ impl Shared {
         let mut state = self.state();
         let body = batch.buffer.len() - BATCH_HEADER_BYTES;
         assert!(state.pending_bytes >= body, "batch {number} was not pending");
+        let behind = state.log_is_behind(&self.options);
         state.pending_bytes -= body;
         state.stats.stalled = None;
         state.stats.batches += 1;
@@ -73,7 +74,11 @@ impl Shared {
         if batch.buffer.capacity() <= SPARE_BYTES_MAX {
             state.spare = batch.buffer;
         }
+        let caught_up = behind && !state.log_is_behind(&self.options);
         drop(state);
+        if caught_up {
+            self.room.notify_waiters();
+        }
         let before = self.durable.swap(number, Ordering::AcqRel);
         assert_eq!(before + 1, number, "batches become durable in order");
         self.bells[number as usize % BELLS].notify_waiters();
@@ -85,7 +90,11 @@ impl Shared {
         self.failures.fetch_add(1, Ordering::AcqRel);
         let mut state = self.state();
         state.stats.syncs += 1;
-        state.stats.stalled.replace(reason.into()).is_none()
+        let first = state.stats.stalled.replace(reason.into()).is_none();
+        drop(state);
+        // Who waits for the log is to hear that it takes nothing.
+        self.room.notify_waiters();
+        first
     }
 
     /// Waits `pause`, or until the end is asked for.
