@@ -30,14 +30,14 @@ where
         let (tell, told) = oneshot::channel();
         machine::start(machine, move || async move {
             story(machine).await;
-            tell.send(()).unwrap();
+            tell.send(()).expect("the test waits for the end");
         });
         told.await.expect("the story came to its end");
     });
 }
 
 fn key(n: u32) -> Key {
-    Key::new("b", &format!("key-{n}")).unwrap()
+    Key::new("b", &format!("key-{n}")).expect("a short name is a key")
 }
 
 fn object(n: u32) -> Arc<Object> {
@@ -60,7 +60,8 @@ async fn open(folder: &str, cluster: &str) -> Result<Engine, OpenError> {
 async fn fill(engine: &Engine, keys: std::ops::Range<u32>) {
     for n in keys {
         engine.room().await;
-        engine.put(&key(n), object(n)).unwrap().durable().await.unwrap();
+        let ticket = engine.put(&key(n), object(n)).expect("there is room");
+        ticket.durable().await.expect("the disk is well");
     }
 }
 
@@ -88,7 +89,7 @@ fn a_folder_is_used_once_at_a_time_and_by_its_own_node_alone() {
 }
 
 async fn newest(folder: &str, such: &str) -> PathBuf {
-    let entries = fs::read_dir(Path::new(folder)).await.unwrap();
+    let entries = fs::read_dir(Path::new(folder)).await.expect("the folder is there");
     let mut names: Vec<_> = entries.into_iter().map(|entry| entry.name).collect();
     names.retain(|name| name.contains(such));
     names.sort();

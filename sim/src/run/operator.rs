@@ -1,6 +1,6 @@
 //! What an operator does from a machine of his own, and on a node's machine while no node runs there.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use hyper::Method;
@@ -108,7 +108,7 @@ async fn put_in_place(snapshot: &Path) -> std::io::Result<()> {
     fs::sync_dir(data).await
 }
 
-async fn open(folder: &PathBuf, keys: &[String]) -> Result<Opened, String> {
+async fn open(folder: &Path, keys: &[String]) -> Result<Opened, String> {
     let report =
         fsck::check(folder).await.map_err(|error| format!("fsck cannot read it: {error}"))?;
     let findings: Vec<String> = report.findings.iter().map(|f| f.what.clone()).collect();
