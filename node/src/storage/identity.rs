@@ -152,15 +152,15 @@ impl IdentityFile {
 
     /// Notes durably that the folder is that of the member `name`, if it is nobody's yet.
     pub(super) async fn claim(&mut self, name: &str) -> Result<(), ClaimError> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(ClaimError::Name);
+        }
         if self.record.member == name {
             return Ok(());
         }
         if !self.record.member.is_empty() {
             let (found, expected) = (self.record.member.clone(), name.to_owned());
             return Err(ClaimError::Foreign { folder: self.folder.clone(), found, expected });
-        }
-        if name.is_empty() || name.len() > NAME_BYTES_MAX {
-            return Err(ClaimError::Name);
         }
         let next = Record { member: name.to_owned(), ..self.record.clone() };
         if let Err(source) = replace(&self.folder, (TEMP, FILE), &next).await {
