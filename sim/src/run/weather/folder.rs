@@ -22,6 +22,8 @@ const FOLDER: &str = "/data";
 
 /// How long an operator waits for a snapshot.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries while the node is busy with another one.
+const SNAPSHOT_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long a node may take to find out that it cannot start.
 const REFUSAL_WITHIN: Duration = Duration::from_secs(2);
@@ -220,10 +222,17 @@ impl Weather {
         if !acked {
             // What a crash left is no hindrance; or it was finished, and nobody heard of it.
             before = self.cluster.copies(node, self.plan.keys()).await?;
-            match self.cluster.ask_snapshot(place, node, SNAPSHOT_PATIENCE).await {
-                Some(201) => {}
-                Some(409) => before.clear(),
-                other => return Err(format!("another of the same name cannot be made: {other:?}")),
+            let deadline = time::now() + SNAPSHOT_PATIENCE;
+            loop {
+                match self.cluster.ask_snapshot(place, node, SNAPSHOT_PATIENCE).await {
+                    Some(201) => break,
+                    Some(409) => break before.clear(),
+                    // The first asker may still be trying, and a node makes one at a time.
+                    Some(503) if time::now() < deadline => time::sleep(SNAPSHOT_PAUSE).await,
+                    other => {
+                        return Err(format!("another of the same name cannot be made: {other:?}"));
+                    }
+                }
             }
         }
         let opened = self.cluster.open_snapshot(place, node).await?;
