@@ -51,12 +51,7 @@ pub fn nodes(tree: Option<&Tree>, level: u8, to: u8, parents: &[u32]) -> Option<
 
 /// Compares the asker's key list with what is `held` in the same region, in order, which ends with `cut` if there
 /// is more of it. With `thorough`, recent writes are differences too.
-pub fn keys(
-    entries: &[(Key, u64)],
-    held: &[Held],
-    cut: Option<Key>,
-    thorough: bool,
-) -> KeysAnswer {
+pub fn keys(entries: &[(Key, u64)], held: &[Held], cut: Option<Key>, thorough: bool) -> KeysAnswer {
     let mut answer = KeysAnswer { stopped_at: cut, ..KeysAnswer::default() };
     let (mut listed, mut bytes) = (entries.iter().enumerate().peekable(), 0);
     for Held { key, object, recent } in held {
@@ -79,7 +74,8 @@ pub fn keys(
         }
     }
     // What comes behind the cut was not looked at.
-    let rest = listed.take_while(|(_, (key, _))| answer.stopped_at.as_ref().is_none_or(|cut| key <= cut));
+    let rest =
+        listed.take_while(|(_, (key, _))| answer.stopped_at.as_ref().is_none_or(|cut| key <= cut));
     answer.want.extend(rest.map(|(place, _)| place as u32));
     answer
 }

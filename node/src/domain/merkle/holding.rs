@@ -40,7 +40,7 @@ pub const RECENT_MAX: usize = 64;
 const NOTED_MAX: usize = 4096;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Holding {
     section: Section,
     tree: Option<Tree>,
@@ -48,7 +48,7 @@ pub struct Holding {
     recent: VecDeque<(Instant, u64)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Building {
     tree: Tree,
     /// The last key that the tree has seen.

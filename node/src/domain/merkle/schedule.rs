@@ -139,7 +139,8 @@ impl Schedule {
 
     /// An operator wants this partition compared with all of its other home replicas now; `None`: all partitions.
     pub fn ask(&mut self, now: Instant, partition: Option<u32>) {
-        let asked = self.pairs.iter_mut().filter(|((p, _), _)| partition.is_none_or(|asked| asked == *p));
+        let asked =
+            self.pairs.iter_mut().filter(|((p, _), _)| partition.is_none_or(|asked| asked == *p));
         for (_, pair) in asked {
             pair.due_at = pair.due_at.min(now);
             if pair.need == Need::Turn {
@@ -153,8 +154,10 @@ impl Schedule {
         let due = |pair: &Pair| {
             !pair.running && pair.due_at <= now && (pair.mine || pair.need != Need::Turn)
         };
-        let rank = |pair: &Pair| (matches!(pair.need, Need::Turn), pair.need == Need::Asked, pair.due_at);
-        let ready = self.pairs.iter().filter(|((_, with), pair)| due(pair) && live(NodeIndex(*with)));
+        let rank =
+            |pair: &Pair| (matches!(pair.need, Need::Turn), pair.need == Need::Asked, pair.due_at);
+        let ready =
+            self.pairs.iter().filter(|((_, with), pair)| due(pair) && live(NodeIndex(*with)));
         let (with, doubtful) = ready
             .min_by_key(|(_, pair)| rank(pair))
             .map(|((_, with), pair)| (*with, pair.need == Need::Doubt))?;
@@ -191,10 +194,13 @@ impl Schedule {
                 return;
             }
             Outcome::Equal => pair.due_at = now + period * 3 / 4,
-            Outcome::LeftOut => pair.due_at = now + (super::holding::RECENT * 2).min(period * 3 / 4),
+            Outcome::LeftOut => {
+                pair.due_at = now + (super::holding::RECENT * 2).min(period * 3 / 4)
+            }
         }
         (pair.failures, pair.done_at) = (0, Some(now));
-        if pair.need == Need::Asked || (pair.need == Need::Doubt && thorough && round == self.round) {
+        if pair.need == Need::Asked || (pair.need == Need::Doubt && thorough && round == self.round)
+        {
             pair.need = Need::Turn;
         }
     }
@@ -202,7 +208,8 @@ impl Schedule {
     /// The partitions in doubt that may be trusted, given who is `live`.
     pub fn trustworthy(&self, live: impl Fn(NodeIndex) -> bool) -> Vec<u32> {
         let may = |partition: &&u32| {
-            let mut others = self.pairs.range((**partition, 0)..=(**partition, u16::MAX)).peekable();
+            let mut others =
+                self.pairs.range((**partition, 0)..=(**partition, u16::MAX)).peekable();
             if others.peek().is_none() {
                 return true;
             }
@@ -217,7 +224,10 @@ impl Schedule {
     }
 
     /// When `partition` was last compared with each of its other home replicas; `None`: never since the start.
-    pub fn done_at(&self, partition: u32) -> impl Iterator<Item = (NodeIndex, Option<Instant>)> + '_ {
+    pub fn done_at(
+        &self,
+        partition: u32,
+    ) -> impl Iterator<Item = (NodeIndex, Option<Instant>)> + '_ {
         let pairs = self.pairs.range((partition, 0)..=(partition, u16::MAX));
         pairs.map(|((_, with), pair)| (NodeIndex(*with), pair.done_at))
     }

@@ -82,6 +82,11 @@ impl Tree {
         let count = 1usize << (to - level);
         let from = parent as usize * count * width;
         let leaves = &self.leaves[from..from + count * width];
-        Some(leaves.chunks(width).map(|under| under.iter().fold(0, |xor, leaf| xor ^ leaf)).collect())
+        Some(
+            leaves
+                .chunks(width)
+                .map(|under| under.iter().fold(0, |xor, leaf| xor ^ leaf))
+                .collect(),
+        )
     }
 }
