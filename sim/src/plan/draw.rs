@@ -30,6 +30,8 @@ enum Shape {
     /// The disk of one owner is put back to an older copy, and nothing else goes wrong: a node that finds nobody
     /// to ask cannot know that its disk is old.
     RolledBack,
+    /// An owner loses its disk, and nothing else goes wrong.
+    Wiped,
     /// Tables of any node are damaged while processes and machines die.
     Damaged,
 }
@@ -129,6 +131,11 @@ fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
         gossip_interval_ms: Some(gossip.pick(&[250, 500, 500, 1_000])),
         detector: gossip.pick(&[None, Some(Detector::Phi), Some(Detector::Count)]),
         hint_age_s: gossip.chance(25).then(|| gossip.within(3, 9)),
+        anti_entropy_ms: dice.stream("anti entropy", 0, 0).weighted(&[
+            (2, Some(2_000)),
+            (2, Some(10_000)),
+            (1, None),
+        ]),
         hint_bytes_max: dice
             .stream("hints", 0, 0)
             .weighted(&[(6, false), (1, true)])
@@ -209,7 +216,8 @@ fn draw_swarm(dice: Dice, plan: &Plan) -> Swarm {
         (8, Shape::OwnerAway),
         (5, Shape::RolledBack),
         (10, Shape::Damaged),
-        (77, Shape::Mixed),
+        (5, Shape::Wiped),
+        (72, Shape::Mixed),
     ]);
     if shape == Shape::Damaged {
         kinds = vec!["damaged_table", "damaged_table", "crash", "power_loss"];
@@ -219,7 +227,7 @@ fn draw_swarm(dice: Dice, plan: &Plan) -> Swarm {
         shape,
         faults: match shape {
             Shape::Mixed | Shape::Damaged => faults,
-            Shape::OwnerAway | Shape::RolledBack => 1,
+            Shape::OwnerAway | Shape::RolledBack | Shape::Wiped => 1,
         },
         kinds,
         tied_percent: die.pick(&[0, 50, 90]),
@@ -242,7 +250,7 @@ fn draw_swarm(dice: Dice, plan: &Plan) -> Swarm {
 fn may_mix(kind: &str, zones: u32) -> bool {
     match kind {
         "zone_split" => zones > 1,
-        "rolled_back_disk" => false,
+        "rolled_back_disk" | "wiped_disk" => false,
         _ => true,
     }
 }

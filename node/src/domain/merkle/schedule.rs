@@ -232,9 +232,13 @@ impl Schedule {
         pairs.map(|((_, with), pair)| (NodeIndex(*with), pair.done_at))
     }
 
-    /// True while something that an operator asked for was not compared yet, or something is in doubt.
-    pub fn is_busy(&self) -> bool {
-        self.pairs.values().any(|pair| pair.need != Need::Turn || pair.running)
+    /// True while something that an operator asked for, or that is in doubt, was not compared yet with somebody who
+    /// is `live`.
+    pub fn is_busy(&self, live: impl Fn(NodeIndex) -> bool) -> bool {
+        let open = |((_, with), pair): (&(u32, u16), &Pair)| {
+            pair.running || (pair.need != Need::Turn && live(NodeIndex(*with)))
+        };
+        self.pairs.iter().any(open)
     }
 
     /// When the next pair is due that does not run, whether or not its other side is live.

@@ -42,7 +42,9 @@ impl Weather {
                 })
                 .collect(),
             // They are written down node by node, as each goes down and comes back, or is rolled back.
-            FaultKind::RolledBackDisk { .. } | FaultKind::DamagedTable { .. } => Vec::new(),
+            FaultKind::RolledBackDisk { .. }
+            | FaultKind::WipedDisk { .. }
+            | FaultKind::DamagedTable { .. } => Vec::new(),
             FaultKind::Crash { .. }
             | FaultKind::PowerLoss { .. }
             | FaultKind::Away { .. }

@@ -58,6 +58,14 @@ impl Weather {
         lock(&self.state).log.push(Disturbance { fault, start_ns, end_ns });
     }
 
+    /// Empties the disk of `node`: it is a copy of what it was before anything was written.
+    pub(super) fn wipe(&self, node: NodeNo) {
+        disk::wipe(self.cluster.node_machine(node));
+        let fault = Felt::RolledBack(Endpoint::Node(node_index(node)));
+        let end_ns = starling_world::now();
+        lock(&self.state).log.push(Disturbance { fault, start_ns: 0, end_ns });
+    }
+
     /// Damages one of the node's tables.
     pub(super) fn damage(&self, fault: u32, node: NodeNo, how: Damage) {
         let machine = self.cluster.node_machine(node);
