@@ -135,7 +135,9 @@ impl Summary {
     fn render_convergence(&self, page: &mut String) {
         let mut sorted = self.converged_ms.clone();
         sorted.sort_unstable();
-        let at = |percent: usize| sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)));
+        let at = |percent: usize| {
+            sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+        };
         if let (Some(half), Some(most), Some(last)) = (at(50), at(99), sorted.last()) {
             let seconds = |ms: &u64| *ms as f64 / 1e3;
             let line = format!(
