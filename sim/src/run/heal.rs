@@ -69,7 +69,7 @@ async fn mend(
     healed: &mut Healed,
 ) -> Result<(), String> {
     if abilities.heals {
-        healed.converged_ms = converged(plan, cluster, recorder, since_ns).await?;
+        (healed.converged_ms, _) = converged(plan, cluster, recorder, since_ns).await?;
     }
     if abilities.gossips {
         healed.views = settled_views(plan, cluster).await?;
@@ -81,8 +81,8 @@ async fn mend(
     let keys = recorder.keys();
     let (reads, copies) = if abilities.heals {
         hold_trees_against_data(plan, cluster).await?;
-        let all: Vec<KeyIndex> = (0..keys.len() as u32).map(KeyIndex).collect();
-        let copies = copies(cluster, &keys, &all).await?;
+        // A scan meets damage that no cache hides, and that is healed too.
+        let (_, copies) = converged(plan, cluster, recorder, since_ns).await?;
         (read_everything(plan, cluster, recorder).await?, copies)
     } else {
         let reads = read_everything(plan, cluster, recorder).await?;
@@ -140,7 +140,7 @@ async fn unrepaired(cluster: &Cluster, recorder: &Recorder) -> Result<Vec<Unrepa
 }
 
 /// Waits until the home replicas of every key hold the same, nobody is in doubt and no hint is left; how long that took,
-/// counted from `since_ns`. `None`: it was not so when the time for it was over.
+/// counted from `since_ns` (`None`: it was not so when the time for it was over), and what they hold.
 ///
 /// To look is to read: damage that nobody met is met here.
 async fn converged(
@@ -148,7 +148,7 @@ async fn converged(
     cluster: &Cluster,
     recorder: &Recorder,
     since_ns: u64,
-) -> Result<Option<u64>, String> {
+) -> Result<(Option<u64>, BTreeMap<KeyIndex, Vec<ReplicaCopy>>), String> {
     let keys = recorder.keys();
     let all: Vec<KeyIndex> = (0..keys.len() as u32).map(KeyIndex).collect();
     let deadline = time::now() + Duration::from_millis(budget::converge_ms(plan));
@@ -163,10 +163,10 @@ async fn converged(
             copies.windows(2).all(|pair| pair[0].bytes == pair[1].bytes)
         };
         if whole && copies.values().all(equal) {
-            return Ok(Some((at_ns - since_ns) / 1_000_000));
+            return Ok((Some((at_ns - since_ns) / 1_000_000), copies));
         }
         if time::now() >= deadline {
-            return Ok(None);
+            return Ok((None, copies));
         }
         time::sleep(Duration::from_millis(budget::CONVERGE_LOOK_MS)).await;
     }

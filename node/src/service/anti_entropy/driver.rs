@@ -24,8 +24,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOK_MIN: Duration = Duration::from_millis(10);
 /// A page of a build, in bytes.
 const PAGE_BYTES: usize = 256 << 10;
-/// The pause after a page that could not be read.
-const PAGE_RETRY: Duration = Duration::from_secs(1);
+/// The pause after a page that could not be read, or a build that was given up.
+const BUILD_RETRY: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub(super) struct Driver {
@@ -200,11 +200,12 @@ async fn build(shared: Arc<Shared>, partition: u32) {
             Ok((Progress::GivenUp, _)) => break,
             Err(error) => {
                 tracing::debug!(partition, %error, "a tree cannot be built now");
-                time::sleep(PAGE_RETRY).await;
                 break;
             }
         }
         task::yield_now().await;
     }
+    // A damaged table is met by every scan until compaction has rewritten it.
+    time::sleep(BUILD_RETRY).await;
     trees.want_again();
 }
