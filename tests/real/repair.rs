@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::Method;
+use hyper::Method;
 use serde_json::Value;
 use starling::client::{Request, kv_target};
 

@@ -157,15 +157,12 @@ impl<'a> KeyView<'a> {
             Outcome::Acked { received, hinted, .. } => {
                 let lost = damaged(evidence, op);
                 let undone = rolled_back(evidence, op, hinted);
-                let home_acks = received.saturating_sub(hinted).saturating_sub(undone);
+                let home_acks = received.saturating_sub(hinted);
                 let undone = undone.saturating_add(lost);
                 let holds = received > undone && !at_risk(evidence, op);
                 let expired = hinted > 0 && expired_since(evidence, op);
-                let copies = if expired {
-                    home_acks.saturating_sub(lost)
-                } else {
-                    received.saturating_sub(undone)
-                };
+                let copies = if expired { home_acks } else { received };
+                let copies = copies.saturating_sub(undone);
                 (holds, home_acks, copies)
             }
             Outcome::Got(_) | Outcome::Refused { .. } | Outcome::Unknown { .. } => (false, 0, 0),
@@ -255,7 +252,8 @@ fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
 
 /// How many of its acks a disk that was rolled back may have undone: one each time, since a node acks a write
 /// once, for itself or for another. What was acked before the copy was taken is in the copy, unless a
-/// fallback held it, which may have handed it over since.
+/// fallback held it, which may have handed it over since. Reads know it all the same: the node answers none with what
+/// it has until it has heard from the others.
 fn rolled_back(evidence: &Evidence, op: &Operation, hinted: u8) -> u8 {
     let acked_ns = op.end_ns.saturating_add(evidence.rules.sync_lag_ns);
     let undoes = |d: &&Disturbance| {

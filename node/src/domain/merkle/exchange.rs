@@ -301,7 +301,9 @@ impl Exchange {
             None => region.spans.contains(span),
             Some(node) => span.1 < node,
         };
-        while self.spans.pop_front_if(|span| done(span)).is_some() {}
+        while self.spans.front().is_some_and(done) {
+            self.spans.pop_front();
+        }
         self.after = reached;
     }
 

@@ -24,6 +24,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOK_MIN: Duration = Duration::from_millis(10);
 /// A page of a build, in bytes.
 const PAGE_BYTES: usize = 256 << 10;
+/// So long after the start, members that nothing was heard of yet are waited for as well.
+const YOUNG: Duration = Duration::from_secs(10);
 /// The pause after a page that could not be read, or a build that was given up.
 const BUILD_RETRY: Duration = Duration::from_millis(500);
 
@@ -103,7 +105,11 @@ impl Driver {
         }
         // Who is believed to be up is waited for, reachable or not: it may hold what nobody else does.
         let cluster = &shared.cluster;
-        let there = |node| cluster.is_live(node) || cluster.is_believed_up(node);
+        let young = now.since(shared.started_at) < YOUNG;
+        let there = |node| {
+            let believed = cluster.is_believed_up(node) || (young && !cluster.is_down(node));
+            believed || cluster.is_live(node)
+        };
         let trusted = shared.schedule().trustworthy(there);
         if !trusted.is_empty() {
             let ranges = ranges(replica, &trusted);

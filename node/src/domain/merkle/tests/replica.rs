@@ -198,10 +198,10 @@ pub(super) fn exchange_with(
     let tree = asker.tree();
     let root = Root { partition: 7, bits: tree.bits(), root: tree.root() };
     let ask = Ask::Roots { thorough, roots: vec![root] };
-    let verdict = match call(other, now, &ask, &mut cost) {
-        Answer::Roots(mut verdicts) => verdicts.remove(0),
-        other => panic!("{other:?}"),
+    let Answer::Roots(mut verdicts) = call(other, now, &ask, &mut cost) else {
+        panic!("no answer to roots")
     };
+    let verdict = verdicts.remove(0);
     if verdict == Verdict::Equal {
         return Ok(cost);
     }
