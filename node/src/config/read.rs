@@ -170,16 +170,12 @@ fn read(tree: &Map<String, Value>, mistakes: &mut Mistakes) -> Config {
         }
     };
     let gossip = gossip(&mut root.section("gossip", &empty));
-    let hints = {
-        let mut at = root.section("hints", &empty);
-        Hints { bytes_max: at.number("hints.bytes_max"), age_s: at.number("hints.age_s") }
-    };
-    let anti_entropy = {
-        let mut at = root.section("anti_entropy", &empty);
-        AntiEntropy {
-            period_ms: at.number("anti_entropy.period_ms"),
-            bytes_per_s: at.number("anti_entropy.bytes_per_s"),
-        }
+    let mut at = root.section("hints", &empty);
+    let hints = Hints { bytes_max: at.number("hints.bytes_max"), age_s: at.number("hints.age_s") };
+    let mut at = root.section("anti_entropy", &empty);
+    let anti_entropy = AntiEntropy {
+        period_ms: at.number("anti_entropy.period_ms"),
+        bytes_per_s: at.number("anti_entropy.bytes_per_s"),
     };
     let replication = replication(&mut root.section("replication", &empty));
     let timeouts = timeouts(&mut root.section("timeouts", &empty));

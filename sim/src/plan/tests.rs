@@ -38,7 +38,7 @@ fn every_fault_kind_action_and_setting_is_drawn_within_two_hundred_seeds() {
         }
     }
     for name in FaultKind::NAMES {
-        let alone = name == "rolled_back_disk";
+        let alone = matches!(name, "rolled_back_disk" | "wiped_disk");
         // A tenth of the seeds damages tables and does little else.
         let least = if alone { 3 } else { 10 };
         assert!(kinds.get(name).is_some_and(|times| *times > least), "{name}: {kinds:?}");
