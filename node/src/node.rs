@@ -60,6 +60,9 @@ pub enum StartError {
         /// What is wrong with it.
         source: OpenError,
     },
+    /// The data folder is not this node's.
+    #[error("cannot use the data folder: {0}")]
+    Claim(#[from] storage::ClaimError),
     /// No epochs could be reserved.
     #[error("cannot reserve write epochs in the data folder: {0}")]
     Epochs(#[from] ReserveError),
@@ -412,9 +415,11 @@ impl RpcServer {
 
 async fn open_storage(config: &Config) -> Result<Engine, StartError> {
     let options = storage_options(config);
-    Engine::open(&config.data, &config.cluster, options)
-        .await
-        .map_err(|source| StartError::Storage { path: config.data.display().to_string(), source })
+    let engine = Engine::open(&config.data, &config.cluster, options).await.map_err(|source| {
+        StartError::Storage { path: config.data.display().to_string(), source }
+    })?;
+    engine.claim(&config.node).await?;
+    Ok(engine)
 }
 
 fn storage_options(config: &Config) -> storage::Options {

@@ -8,6 +8,7 @@ pub const NODE: &[&str] = &[
     "compaction_done",
     "compaction_failed",
     "dot_minted",
+    "edit_begun",
     "epochs_reserved",
     "exchange_done",
     "exchange_failed",
@@ -38,6 +39,7 @@ pub const NODE: &[&str] = &[
     "range_doubted",
     "range_trusted",
     "read_hedged",
+    "read_in_doubt",
     "read_repair",
     "rpc_connected",
     "rpc_deadline",
@@ -63,8 +65,6 @@ pub const NODE: &[&str] = &[
 pub const NOT_YET: &[(&str, &str)] = &[
     // A hint goes elsewhere only when its owner is out of the ring, or no home replica of the key any more.
     ("hint_reresolved", "cannot happen before rings change"),
-    ("snapshot_made", "no plan asks for snapshots"),
-    ("snapshot_restored", "no plan asks for snapshots"),
 ];
 
 #[cfg(test)]

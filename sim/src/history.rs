@@ -289,6 +289,9 @@ pub enum Fault {
     PowerLoss(Endpoint),
     /// The machine's disk became a copy of itself as it was at the start of this; it was put back at the end.
     RolledBack(Endpoint),
+    /// Some of what the machine had stored from the start of this to its end is gone, and its node may not know: what it
+    /// answers may count.
+    Forgotten(Endpoint),
     /// At the start of this some of what the machine had stored was damaged; at its end it had exchanged all of it
     /// with the other replicas. In between its answers may count for no R; its acks count for W.
     Damaged(Endpoint),

@@ -362,7 +362,7 @@ pub const FIELDS: &[Field] = &[
     field(
         "storage.block_bytes",
         Kind::Number { min: 256, max: 1_048_576 },
-        Default::Number(16_384),
+        Default::Number(4_096),
         "a block of a table: what reading one key unpacks",
     ),
     field(

@@ -105,6 +105,12 @@ impl Minter {
         self.doubted_before = self.next_epoch;
     }
 
+    /// Goes on with no actor that was handed out before the last [`doubt`](Self::doubt): call it when keys leave
+    /// doubt, since from then on nothing tells them from others.
+    pub fn retire_doubted(&mut self) {
+        self.first_epoch = self.first_epoch.max(self.doubted_before);
+    }
+
     /// Goes on with no actor that was handed out so far: call it when local state was lost or given
     /// up, such as after a failure of the log.
     pub fn retire(&mut self) {

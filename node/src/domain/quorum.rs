@@ -130,6 +130,8 @@ pub struct ReadTally {
     required: u8,
     outstanding: u8,
     replies: Vec<(NodeIndex, Option<Arc<Object>>)>,
+    /// Who cannot vouch for its copy, and the digest of what is left of it.
+    doubtful: Vec<(NodeIndex, Option<u64>)>,
 }
 
 /// What a read's replies say together.
@@ -137,7 +139,8 @@ pub struct ReadTally {
 pub struct ReadAnswer {
     /// The merge of all replies; `None` when no replica knows the key.
     pub object: Option<Arc<Object>>,
-    /// Replicas whose reply lacks something that the merge has, in the order they answered.
+    /// Replicas whose reply lacks something that the merge has, in the order they answered; then those in
+    /// doubt that do not hold just the same.
     pub stale: Vec<NodeIndex>,
 }
 
@@ -145,7 +148,8 @@ impl ReadTally {
     /// A read that needs `required` replies out of `asked` replicas.
     pub fn new(required: u8, asked: u8) -> Self {
         assert!(required >= 1, "a read needs at least one reply");
-        Self { required, outstanding: asked, replies: Vec::with_capacity(usize::from(asked)) }
+        let replies = Vec::with_capacity(usize::from(asked));
+        Self { required, outstanding: asked, replies, doubtful: Vec::new() }
     }
 
     /// One more replica was asked.
@@ -164,6 +168,14 @@ impl ReadTally {
     pub fn fail(&mut self) {
         assert!(self.outstanding > 0, "more replies than requests: {self:?}");
         self.outstanding -= 1;
+    }
+
+    /// The replica `from` cannot vouch for its copy, of which something with the digest `held` is left. That counts
+    /// as no reply, and is no part of the answer: an older version may have come to light that a forgotten
+    /// tombstone had covered. But it may be repaired.
+    pub fn doubt(&mut self, from: NodeIndex, held: Option<u64>) {
+        self.fail();
+        self.doubtful.push((from, held));
     }
 
     /// R.
@@ -199,7 +211,11 @@ impl ReadTally {
             (Some(_), None) => true,
             (None, _) => false,
         };
-        let stale = self.replies.iter().filter(|(_, r)| lacks(r)).map(|(from, _)| *from).collect();
+        let stale = self.replies.iter().filter(|(_, r)| lacks(r)).map(|(from, _)| *from);
+        let digest = merged.as_ref().map(|object| object.digest());
+        let others = |held: &Option<u64>| digest.is_some() && *held != digest;
+        let doubtful = self.doubtful.iter().filter(|(_, held)| others(held)).map(|(from, _)| *from);
+        let stale = stale.chain(doubtful).collect();
         ReadAnswer { object: merged, stale }
     }
 }
@@ -255,6 +271,30 @@ mod tests {
         assert_eq!(tally.standing(), Standing::Met);
         other.fail();
         assert_eq!(other.standing(), Standing::Unmeetable);
+    }
+
+    #[test]
+    fn a_copy_in_doubt_counts_for_nothing_and_is_repaired() {
+        let (old, new) = (object(&[(1, 1)]), object(&[(2, 1)]));
+        for (held, stale) in [
+            (None, vec![NodeIndex(0)]),
+            (Some(old.digest()), vec![NodeIndex(0)]),
+            (Some(new.digest()), vec![]),
+        ] {
+            let mut tally = ReadTally::new(1, 2);
+            tally.doubt(NodeIndex(0), held);
+            assert_eq!(tally.standing(), Standing::Waiting);
+            tally.reply(NodeIndex(1), Some(new.clone()));
+            assert_eq!(tally.standing(), Standing::Met);
+            assert_eq!(tally.answer(), ReadAnswer { object: Some(new.clone()), stale });
+        }
+        let mut tally = ReadTally::new(1, 2);
+        tally.doubt(NodeIndex(0), Some(old.digest()));
+        tally.reply(NodeIndex(1), None);
+        assert_eq!(tally.answer(), ReadAnswer { object: None, stale: vec![] }, "nothing to send");
+        let mut tally = ReadTally::new(2, 2);
+        tally.doubt(NodeIndex(0), None);
+        assert_eq!(tally.standing(), Standing::Unmeetable);
     }
 
     #[test]

@@ -209,6 +209,12 @@ pub enum Refusal {
     /// The node is starting or stopping; nothing was begun.
     #[error("node is starting or stopping")]
     Unready,
+    /// To `Fetch`: damage took part of what was held, so what is left is no answer.
+    #[error("node cannot vouch for its copy, which was damaged")]
+    Doubtful {
+        /// The [digest](Object::digest) of what is left; `None`: nothing is.
+        held: Option<u64>,
+    },
 }
 
 /// Appends a request frame to `out`.
@@ -463,6 +469,11 @@ impl Refusal {
                 out.put_varint(*limit);
             }
             Refusal::Unready => out.put_u8(7),
+            Refusal::Doubtful { held: None } => out.put_u8(8),
+            Refusal::Doubtful { held: Some(digest) } => {
+                out.put_u8(9);
+                out.put_u64(*digest);
+            }
         }
     }
 
@@ -487,6 +498,8 @@ impl Refusal {
             },
             6 => Refusal::PairTooLarge { limit: from.varint("pair limit")? },
             7 => Refusal::Unready,
+            8 => Refusal::Doubtful { held: None },
+            9 => Refusal::Doubtful { held: Some(from.u64("digest")?) },
             _ => return Err(DecodeError::Invalid("refusal tag")),
         })
     }

@@ -16,7 +16,7 @@ use crate::rpc::identity::PeerInfo;
 use crate::rpc::message::{Refusal, Reply, Request, RequestHead, WriteRequest};
 use crate::rpc::{Handled, Handler};
 use crate::runtime::time;
-use crate::storage::Ticket;
+use crate::storage::{Known, Ticket};
 
 /// Answers peers' requests.
 pub struct PeerService {
@@ -121,9 +121,12 @@ async fn durable(head: RequestHead, ticket: Ticket) -> Reply {
 
 async fn fetch(replica: Arc<Replica>, key: Key, known: Option<u64>) -> Reply {
     match replica.read(&key).await {
-        Ok(None) => Reply::Absent,
-        Ok(Some(object)) if known == Some(object.digest()) => Reply::Same,
-        Ok(Some(object)) => Reply::Found(object),
+        Ok(Known { object, doubtful: true }) => {
+            Reply::Refused(Refusal::Doubtful { held: object.map(|object| object.digest()) })
+        }
+        Ok(Known { object: None, .. }) => Reply::Absent,
+        Ok(Known { object: Some(object), .. }) if known == Some(object.digest()) => Reply::Same,
+        Ok(Known { object: Some(object), .. }) => Reply::Found(object),
         Err(error) => refused(&error),
     }
 }

@@ -87,6 +87,7 @@ pub struct Replica {
     reserving: tokio::sync::Mutex<()>,
     failures_seen: Mutex<u64>,
     damages_seen: Mutex<u64>,
+    trusts_seen: Mutex<u64>,
     siblings_max: usize,
 }
 
@@ -111,6 +112,7 @@ impl Replica {
         let block = engine.reserve_epochs().await?;
         let minter = Minter::new(engine.identity().node, block.first, block.through);
         let (failures, damages) = (engine.failures(), engine.damages());
+        let trusts = engine.trusts();
         Ok(Self {
             engine,
             trees,
@@ -119,6 +121,7 @@ impl Replica {
             reserving: tokio::sync::Mutex::new(()),
             failures_seen: Mutex::new(failures),
             damages_seen: Mutex::new(damages),
+            trusts_seen: Mutex::new(trusts),
             siblings_max,
         })
     }
@@ -133,12 +136,12 @@ impl Replica {
         &self.trees
     }
 
-    /// The key's object as this replica knows it; `None` when it never heard of the key.
+    /// What this replica knows of the key, and whether it can vouch for that: if not, it counts for nothing.
     ///
     /// # Errors
-    /// [`ReplicaError::Read`]; with [`ReadError::Doubtful`] the answer would count for nothing.
-    pub async fn read(&self, key: &Key) -> Result<Option<Arc<Object>>, ReplicaError> {
-        Ok(self.engine.get(key).await?)
+    /// [`ReplicaError::Read`].
+    pub async fn read(&self, key: &Key) -> Result<Known, ReplicaError> {
+        Ok(self.engine.known(key).await?)
     }
 
     /// Mints a dot for `intent` and logs the result. Only a home replica of the key may do this.
@@ -293,7 +296,8 @@ impl Replica {
 
     /// Mints one dot. After a failure of the log, this process's older actors are retired first: a
     /// dot of theirs may have been sent without being durable here. On a state that is in doubt only
-    /// actors go on that are younger than the last damage: it may have taken any dot of the others.
+    /// actors go on that are younger than the last damage: it may have taken any dot of the others. Once something
+    /// left doubt these are retired for good: other home replicas were heard, but a fallback may hold a dot as a hint.
     fn mint(
         &self,
         state: Option<&Object>,
@@ -313,6 +317,12 @@ impl Replica {
         if *known != damages {
             *known = damages;
             minter.doubt();
+        }
+        let trusts = self.engine.trusts();
+        let mut known = lock(&self.trusts_seen);
+        if *known != trusts {
+            *known = trusts;
+            minter.retire_doubted();
         }
         if doubtful {
             event::note("minted_in_doubt", 0, damages);

@@ -9,6 +9,9 @@
 //!   identity                           identity.snapshot   last; without it nothing opens
 //! ```
 //!
+//! The `members.json` of the folder is not in it: that is who the members are, not what they hold, and an older list would
+//! send the node to old addresses. A restored node asks the others; the README says when to add the file.
+//!
 //! It is a data folder that lacks an identity: move or copy it to where a node's data belongs, and start.
 //! That start mints a new node id, since an older copy under the old id would use dots twice
 //! (see [`identity`]). It holds the pairs of that moment and no others.

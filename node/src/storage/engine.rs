@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use super::checkpoint::{self, Checkpoint, CheckpointError};
 use super::doubt::TokenRange;
-use super::error::{OpenError, ReadError, RenewError, ReserveError, WriteError};
+use super::error::{ClaimError, OpenError, ReadError, RenewError, ReserveError, WriteError};
 use super::hints::{Hint, HintStats};
 use super::identity::{EpochBlock, Identity, IdentityFile};
 use super::log::append::{Device, Disk};
@@ -105,7 +105,7 @@ impl Engine {
         let engine = Self::start(shared.clone(), cache, identity_file);
         let (store, identity_file) = (Arc::new(store), engine.identity_file.clone());
         let keeper = task::spawn(keep(store.clone()));
-        let compactor = task::spawn(compact(store));
+        let compactor = task::spawn(compact(store.clone()));
         // Detached: it ends with the engine, and says so.
         drop(task::spawn(async move {
             writer::run(&shared, log).await;
@@ -113,6 +113,7 @@ impl Engine {
             // Both end soon once the end was asked for; an error says that the process ends.
             let _ended = keeper.await;
             let _ended = compactor.await;
+            store.close().await;
             // The lock goes after the last write to the folder, and before anybody hears of the end.
             drop(identity_file.lock().await.take());
             drop(lock);
@@ -131,6 +132,21 @@ impl Engine {
     /// The node that lives in the folder, and how often it was started.
     pub fn identity(&self) -> Identity {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the folder that of the member called `name`, durably, if it is nobody's yet: [`open`](Self::open) knows no
+    /// names, so a node calls this before it mints anything.
+    ///
+    /// # Errors
+    /// [`ClaimError`], [`Foreign`](ClaimError::Foreign) if it is another member's.
+    pub async fn claim(&self, name: &str) -> Result<(), ClaimError> {
+        let (file, name) = (self.identity_file.clone(), name.to_owned());
+        // A task of its own, as for epochs.
+        let claiming = task::spawn(async move {
+            let mut file = file.lock().await;
+            file.as_mut().ok_or(ClaimError::Closed)?.claim(&name).await
+        });
+        claiming.await.unwrap_or(Err(ClaimError::Closed))
     }
 
     /// Gives the folder a new node id and the next generation, and returns them: for a folder that
@@ -378,6 +394,12 @@ impl Engine {
     /// may be lost from keys that are [in doubt](Self::doubts).
     pub fn damages(&self) -> u64 {
         self.shared.damages()
+    }
+
+    /// How often something left doubt since the start. What was minted on it before the damage may still be where no
+    /// exchange has asked, in a fallback's hint: the caller goes on with no actor from before the last damage.
+    pub fn trusts(&self) -> u64 {
+        self.shared.trusts()
     }
 
     /// Refuses further calls, writes what is pending, and lets the folder go: it can be opened again

@@ -172,6 +172,39 @@ impl From<ReserveError> for RenewError {
     }
 }
 
+/// Why a folder is not this member's. Nothing in it has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Another member's data lives there: under this name it would be in the wrong place on the ring, and its dots
+    /// would be used twice if that member lives. Fix the configuration.
+    #[error(
+        "data folder {} belongs to the node {found:?}, not {expected:?}: choose another folder, or correct the node's \
+         name", folder.display()
+    )]
+    Foreign {
+        /// The data folder.
+        folder: PathBuf,
+        /// The name stored in it.
+        found: String,
+        /// The name that was asked for.
+        expected: String,
+    },
+    /// Fix the configuration.
+    #[error("a node's name has 1 to 1024 bytes")]
+    Name,
+    /// The engine was closed.
+    #[error("the storage engine is closed")]
+    Closed,
+    /// The disk refused: try again later.
+    #[error("cannot write the node's name to {}: {source}", path.display())]
+    Disk {
+        /// The identity file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
 /// Why the folder has no new node id. This process goes on with the old one, or better not at all; the
 /// next start may find either, and nothing was ever minted under the new one.
 #[derive(Debug, thiserror::Error)]

@@ -68,13 +68,31 @@ async fn write_doubts<D: Device>(
     Ok(())
 }
 
-/// Makes a table of `sealed`, however long that takes.
+/// Makes a table of `sealed`, however long that takes. One that is empty says no more than that the log may go.
 async fn flush<D: Device>(store: &Store<D>, sealed: &Arc<Sealed>) -> Result<(), Closing> {
+    let mut added = Vec::new();
+    if sealed.memtable.len() > 0 {
+        added.push(make_table(store, sealed).await?);
+    }
+    let through = sealed.batches.1;
+    store.shared.proven(through).await.map_err(|_closed| Closing)?;
+    let (start, _) = store.log_start().await;
+    let (tables, bytes) = (added.len(), added.iter().map(|live| live.meta.bytes).sum());
+    event::note("memtable_flushed", sealed.memtable.len() as u64, bytes);
+    let changes = vec![Change::Log { start, flushed_through: through }];
+    store.install(Edit { added, changes, flushed: Some(sealed), ..Edit::default() }).await?;
+    if tables > 0 {
+        store.shared.count_flush(bytes);
+    }
+    Ok(())
+}
+
+async fn make_table<D: Device>(store: &Store<D>, sealed: &Sealed) -> Result<Live, Closing> {
     let mut pause = RETRY_MIN;
-    let live = loop {
+    loop {
         let origin = store.next_table().await;
         let error = match write(store, origin, sealed).await {
-            Ok(Some(live)) => break live,
+            Ok(Some(live)) => return Ok(live),
             Ok(None) => {
                 store.discard(origin).await;
                 return Err(Closing);
@@ -90,17 +108,7 @@ async fn flush<D: Device>(store: &Store<D>, sealed: &Arc<Sealed>) -> Result<(), 
         }
         store.shared.rest(pause).await;
         pause = (pause * 2).min(RETRY_MAX);
-    };
-    let through = sealed.batches.1;
-    store.shared.proven(through).await.map_err(|_closed| Closing)?;
-    let (start, _) = store.log_start().await;
-    let bytes = live.meta.bytes;
-    event::note("memtable_flushed", live.meta.entries, bytes);
-    let changes = vec![Change::Log { start, flushed_through: through }];
-    let edit = Edit { added: vec![live], changes, flushed: Some(sealed), ..Edit::default() };
-    store.install(edit).await?;
-    store.shared.count_flush(bytes);
-    Ok(())
+    }
 }
 
 /// Writes `sealed` to a table of level 0 and opens it; `None`: the end was asked for.

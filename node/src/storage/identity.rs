@@ -6,13 +6,14 @@
 //! | at | bytes | what |
 //! |---|---|---|
 //! | 0 | 8 | magic `ff` `STARLID` |
-//! | 8 | 4 | format version, 1 |
+//! | 8 | 4 | format version, 2; version 1 has no name |
 //! | 12 | 4 | CRC-32 of bytes 0 to 11 and of all from 16 to the end |
 //! | 16 | 8 | node id |
 //! | 24 | 8 | generation: how often the folder was opened |
 //! | 32 | 8 | epochs up to this one are reserved |
 //! | 40 | 8 | folder id: the first node id, which all segments of the log bear |
 //! | 48 | 1 to 10, n | cluster name: its length as a varint, UTF-8 |
+//! | … | 1 to 10, n | member name, likewise; empty: none has [claimed](super::Engine::claim) the folder yet |
 //!
 //! Epochs name actors, and an actor that comes twice makes new writes look already seen: silent
 //! loss. So a block of epochs is durable before the first one is used, and a start begins above
@@ -32,7 +33,7 @@ use std::path::{Path, PathBuf};
 use bytes::{BufMut, Bytes, BytesMut};
 use rand::RngCore;
 
-use super::error::{OpenError, RenewError, ReserveError};
+use super::error::{ClaimError, OpenError, RenewError, ReserveError};
 use crate::domain::causality::NodeId;
 use crate::domain::codec::{DecodeError, Decoder, Encode};
 use crate::runtime::fs::{self, File, OpenMode};
@@ -41,8 +42,8 @@ use crate::runtime::{event, rng};
 /// Epochs are reserved so many at a time: one sync for a million actors.
 pub const EPOCH_BLOCK: u64 = 1 << 20;
 
-/// The longest name of a cluster, in bytes.
-pub const CLUSTER_BYTES_MAX: usize = 1024;
+/// The longest name of a cluster or of a member, in bytes.
+pub const NAME_BYTES_MAX: usize = 1024;
 
 pub(super) const FILE: &str = "identity";
 pub(super) const TEMP: &str = "identity.tmp";
@@ -50,7 +51,7 @@ pub(super) const TEMP: &str = "identity.tmp";
 pub(super) const MARKER: &str = "identity.snapshot";
 pub(super) const MARKER_TEMP: &str = "identity.snapshot.tmp";
 const MAGIC: &[u8; 8] = b"\xffSTARLID";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Larger counters than this were never written; refusing them keeps sums from overflowing.
 const COUNTER_MAX: u64 = 1 << 62;
 
@@ -88,6 +89,8 @@ struct Record {
     reserved_through: u64,
     folder: NodeId,
     cluster: String,
+    /// Empty: nobody's yet.
+    member: String,
 }
 
 impl IdentityFile {
@@ -99,7 +102,7 @@ impl IdentityFile {
         cluster: &str,
         has_log: bool,
     ) -> Result<Self, OpenError> {
-        if cluster.len() > CLUSTER_BYTES_MAX {
+        if cluster.len() > NAME_BYTES_MAX {
             return Err(OpenError::Options("the cluster's name is longer than 1024 bytes"));
         }
         let path = folder.join(FILE);
@@ -117,7 +120,8 @@ impl IdentityFile {
                 sync_ancestors(folder).await?;
                 let node = NodeId(rng::fork("node-id").next_u64());
                 let cluster = cluster.to_owned();
-                Record { node, generation: 0, reserved_through: 0, folder: node, cluster }
+                let (generation, reserved_through, member) = (0, 0, String::new());
+                Record { node, generation, reserved_through, folder: node, cluster, member }
             }
         };
         if record.cluster != cluster {
@@ -161,6 +165,26 @@ impl IdentityFile {
     /// What the log's segments bear.
     pub(super) fn folder_id(&self) -> NodeId {
         self.record.folder
+    }
+
+    /// Notes durably that the folder is that of the member `name`, if it is nobody's yet.
+    pub(super) async fn claim(&mut self, name: &str) -> Result<(), ClaimError> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(ClaimError::Name);
+        }
+        if self.record.member == name {
+            return Ok(());
+        }
+        if !self.record.member.is_empty() {
+            let (found, expected) = (self.record.member.clone(), name.to_owned());
+            return Err(ClaimError::Foreign { folder: self.folder.clone(), found, expected });
+        }
+        let next = Record { member: name.to_owned(), ..self.record.clone() };
+        if let Err(source) = replace(&self.folder, (TEMP, FILE), &next).await {
+            return Err(ClaimError::Disk { path: self.folder.join(FILE), source });
+        }
+        self.record = next;
+        Ok(())
     }
 
     /// The folder, and what a copy of it is to know.
@@ -251,7 +275,7 @@ async fn read(path: &Path) -> Result<Option<Record>, OpenError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(OpenError::disk("open", path)(e)),
     };
-    let bytes_max = 64 + CLUSTER_BYTES_MAX;
+    let bytes_max = 80 + 2 * NAME_BYTES_MAX;
     let bytes = file.read_at(0, bytes_max).await.map_err(OpenError::disk("read", path))?;
     let damaged = |what| OpenError::damaged(path, 0, what);
     if bytes.len() < 16 || bytes[..8] != MAGIC[..] {
@@ -262,14 +286,14 @@ async fn read(path: &Path) -> Result<Option<Record>, OpenError> {
         return Err(damaged("its checksum does not match"));
     }
     let version = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
-    if version != VERSION {
+    if version == 0 || version > VERSION {
         return Err(OpenError::Version {
             file: path.to_path_buf(),
             found: version,
             known: VERSION,
         });
     }
-    Record::decode(rest).map(Some).map_err(|_| damaged("its fields are not valid"))
+    Record::decode(rest, version).map(Some).map_err(|_| damaged("its fields are not valid"))
 }
 
 /// Replaces the file in one durable step.
@@ -331,6 +355,7 @@ impl Record {
         rest.put_u64(self.reserved_through);
         rest.put_u64(self.folder.0);
         rest.put_block(self.cluster.as_bytes());
+        rest.put_block(self.member.as_bytes());
         let mut out = BytesMut::with_capacity(16 + rest.len());
         out.put_slice(MAGIC);
         out.put_u32(VERSION);
@@ -340,17 +365,18 @@ impl Record {
         out.freeze()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(bytes: &[u8], version: u32) -> Result<Self, DecodeError> {
         let mut from = Decoder::new(bytes);
         let node = NodeId(from.u64("node id")?);
         let generation = from.u64("generation")?;
         let reserved_through = from.u64("epochs")?;
         let folder = NodeId(from.u64("folder id")?);
         let cluster = from.str("cluster")?.to_owned();
+        let member = if version > 1 { from.str("member")?.to_owned() } else { String::new() };
         from.finish()?;
         if generation > COUNTER_MAX || reserved_through > COUNTER_MAX {
             return Err(DecodeError::Invalid("counter"));
         }
-        Ok(Self { node, generation, reserved_through, folder, cluster })
+        Ok(Self { node, generation, reserved_through, folder, cluster, member })
     }
 }

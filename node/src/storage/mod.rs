@@ -72,7 +72,7 @@ use std::time::Duration;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use doubt::TokenRange;
 pub use engine::{Engine, Known};
-pub use error::{OpenError, ReadError, RenewError, ReserveError, WriteError};
+pub use error::{ClaimError, OpenError, ReadError, RenewError, ReserveError, WriteError};
 pub use hints::{Hint, HintStats};
 pub use identity::{EpochBlock, Identity};
 pub use queue::Ticket;

@@ -8,7 +8,7 @@
 //!
 //! Most records are awaited: somebody wants to know when they are durable, so the writer does not
 //! tarry. The end of a hint is not: it rides with the next batch that somebody waits for, or goes by
-//! itself after [`RIDE_MAX`], so that replaying hints costs others no sync.
+//! itself after a tenth of a second, so that replaying hints costs others no sync.
 //!
 //! Invariants: batches are numbered without gaps, taken in order, and one is with the writer at
 //! most. `pending_bytes` is what is accepted and not yet durable.
@@ -16,17 +16,18 @@
 mod hinting;
 mod reading;
 mod sealing;
+mod writing;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
 pub(super) use self::reading::{Near, Step};
 pub(super) use self::sealing::{Chore, DoubtChange};
+pub(super) use self::writing::Written;
 use super::error::WriteError;
 use super::hints::Hints;
 use super::log::format::{BATCH_HEADER_BYTES, Batch};
@@ -42,15 +43,6 @@ use crate::runtime::time::{self, Instant};
 
 /// Waiters of batch n wait on bell n modulo this.
 const BELLS: usize = 8;
-
-/// From so many records in the batch before, the next one waits for company.
-const COMPANY_MIN: u32 = 8;
-
-/// A batch's buffer is used again for the next batch but one unless it grew past this.
-const SPARE_BYTES_MAX: usize = 1 << 20;
-
-/// So long a record that nobody waits for waits for one that somebody does.
-const RIDE_MAX: Duration = Duration::from_millis(100);
 
 /// A write on its way to the disk. Dropping it is fine: the write goes on.
 #[derive(Debug, Clone)]
@@ -84,6 +76,7 @@ pub(super) struct Shared {
     durable: AtomicU64,
     failures: AtomicU64,
     damages: AtomicU64,
+    trusts: AtomicU64,
     /// The writer is gone: nothing more becomes durable.
     written: AtomicBool,
     /// The folder may belong to somebody else.
@@ -148,14 +141,6 @@ pub(super) struct Contents {
     pub(super) graveyard: Arc<Graveyard>,
 }
 
-/// What the writer does next.
-enum Next {
-    Write(Batch),
-    WaitUntil(Instant),
-    Wait,
-    End,
-}
-
 impl Shared {
     /// Starts behind batch `durable`, with what was found.
     pub(super) fn new(options: Options, durable: u64, contents: Contents) -> Self {
@@ -185,6 +170,7 @@ impl Shared {
             durable: AtomicU64::new(durable),
             failures: AtomicU64::new(0),
             damages: AtomicU64::new(0),
+            trusts: AtomicU64::new(0),
             written: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             bells: Default::default(),
@@ -289,6 +275,10 @@ impl Shared {
         self.damages.load(Ordering::Acquire)
     }
 
+    pub(super) fn trusts(&self) -> u64 {
+        self.trusts.load(Ordering::Acquire)
+    }
+
     /// Asks the writer to finish. Nothing is accepted from here on.
     pub(super) fn begin_close(&self) {
         self.state().closing = true;
@@ -319,101 +309,6 @@ impl Shared {
             None => Ok(()),
         }
     }
-}
-
-/// The writer task's side.
-impl Shared {
-    /// The next batch to write, when it is time to; `None`: all is written and the end was asked
-    /// for.
-    pub(super) async fn next_batch(&self) -> Option<Batch> {
-        let mut gather_until = None;
-        loop {
-            let next = self.state().next(&self.options, &mut gather_until);
-            match next {
-                Next::Write(batch) => return Some(batch),
-                Next::End => return None,
-                Next::Wait => self.work.notified().await,
-                // Whichever comes first, the next round finds out.
-                Next::WaitUntil(deadline) => tokio::select! {
-                    biased;
-                    () = self.work.notified() => {}
-                    () = time::sleep_until(deadline) => {}
-                },
-            }
-        }
-    }
-
-    /// `batch` is durable: wakes its waiters.
-    pub(super) fn batch_durable(&self, batch: Batch, written: &Written) {
-        let number = batch.number;
-        let mut state = self.state();
-        let body = batch.buffer.len() - BATCH_HEADER_BYTES;
-        assert!(state.pending_bytes >= body, "batch {number} was not pending");
-        state.pending_bytes -= body;
-        state.stats.stalled = None;
-        state.stats.batches += 1;
-        state.stats.syncs += 1;
-        state.stats.records += u64::from(batch.records);
-        state.stats.last_sync = written.took;
-        match state.segments.back_mut() {
-            Some(segment) if segment.number == written.segment => segment.bytes += written.bytes,
-            Some(_) | None => state.segments.push_back(Segment {
-                number: written.segment,
-                first_batch: number,
-                bytes: written.bytes,
-            }),
-        }
-        if batch.buffer.capacity() <= SPARE_BYTES_MAX {
-            state.spare = batch.buffer;
-        }
-        drop(state);
-        let before = self.durable.swap(number, Ordering::AcqRel);
-        assert_eq!(before + 1, number, "batches become durable in order");
-        self.bells[number as usize % BELLS].notify_waiters();
-    }
-
-    /// A write or sync failed: refuses writes until a batch is durable again. True when it was not
-    /// stalled before.
-    pub(super) fn stall(&self, reason: String) -> bool {
-        self.failures.fetch_add(1, Ordering::AcqRel);
-        let mut state = self.state();
-        state.stats.syncs += 1;
-        state.stats.stalled.replace(reason.into()).is_none()
-    }
-
-    /// Waits `pause`, or until the end is asked for.
-    pub(super) async fn pause(&self, pause: Duration) {
-        let deadline = time::now() + pause;
-        while !self.is_closing() {
-            if time::timeout_at(deadline, self.work.notified()).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// The writer is gone.
-    pub(super) fn writer_gone(&self) {
-        self.written.store(true, Ordering::Release);
-        for bell in &self.bells {
-            bell.notify_waiters();
-        }
-    }
-
-    /// All tasks are gone, and the folder is free.
-    pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::Release);
-        self.end.notify_waiters();
-    }
-}
-
-/// What making a batch durable took.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Written {
-    pub(super) took: Duration,
-    /// The segment that holds it.
-    pub(super) segment: u64,
-    /// By how much the segment grew.
-    pub(super) bytes: u64,
 }
 
 impl State {
@@ -467,41 +362,6 @@ impl State {
     /// which is full, being written, or durable.
     fn awaited_through(&self) -> u64 {
         self.open.number - u64::from(self.awaited == 0)
-    }
-
-    fn next(&mut self, options: &Options, gather_until: &mut Option<Instant>) -> Next {
-        let last = self.awaited_before;
-        if let Some(batch) = self.full.pop_front() {
-            return Next::Write(batch);
-        }
-        if self.open.records == 0 {
-            return if self.closing { Next::End } else { Next::Wait };
-        }
-        let deadline = match options.sync {
-            _ if self.closing => None,
-            _ if self.awaited == 0 => Some(self.opened_at + RIDE_MAX),
-            SyncPolicy::Interval { every } => Some(self.opened_at + every),
-            SyncPolicy::Always if last < COMPANY_MIN || options.gather.is_zero() => None,
-            // Not all of them: the slowest would hold up the others.
-            SyncPolicy::Always if self.awaited >= last - last / 4 => None,
-            SyncPolicy::Always => {
-                self.target = last - last / 4;
-                Some(*gather_until.get_or_insert_with(|| time::now() + options.gather))
-            }
-        };
-        if let Some(deadline) = deadline
-            && time::now() < deadline
-        {
-            return Next::WaitUntil(deadline);
-        }
-        self.target = 0;
-        Next::Write(self.take_open())
-    }
-
-    fn take_open(&mut self) -> Batch {
-        let next = Batch::new(self.open.number + 1, std::mem::take(&mut self.spare));
-        self.awaited_before = std::mem::take(&mut self.awaited);
-        std::mem::replace(&mut self.open, next)
     }
 
     fn close_batch(&mut self) {

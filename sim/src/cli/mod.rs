@@ -109,6 +109,9 @@ struct SweepArguments {
     /// Goes on after a failure.
     #[arg(long)]
     keep_going: bool,
+    /// Gives every seed the smallest memtables and tables, so that each flushes and compacts.
+    #[arg(long)]
+    small_engine: bool,
     /// Prints the digest of each run's trace.
     #[arg(long)]
     digests: bool,

@@ -14,21 +14,27 @@ use super::{CommandError, SweepArguments, read_plan};
 
 /// One run of a sweep.
 enum Case {
-    Seed(u64),
+    Seed { seed: u64, small_engine: bool },
     File(PathBuf, Box<Plan>),
 }
 
 impl Case {
     fn name(&self) -> String {
         match self {
-            Case::Seed(seed) => seed.to_string(),
+            Case::Seed { seed, .. } => seed.to_string(),
             Case::File(path, _) => path.display().to_string(),
         }
     }
 
     fn plan(&self) -> Plan {
         match self {
-            Case::Seed(seed) => plan::draw(*seed),
+            Case::Seed { seed, small_engine } => {
+                let mut plan = plan::draw(*seed);
+                if *small_engine {
+                    plan.settings.engine = Some(plan::SMALLEST);
+                }
+                plan
+            }
             Case::File(_, plan) => plan.as_ref().clone(),
         }
     }
@@ -46,7 +52,9 @@ pub(super) fn seeds(arguments: &SweepArguments) -> Result<u8, CommandError> {
         keep_going: arguments.keep_going,
     };
     let total = seeds.end - seeds.start;
-    let summary = go(seeds.map(Case::Seed), total, options, &arguments.failures)?;
+    let small_engine = arguments.small_engine;
+    let cases = seeds.map(|seed| Case::Seed { seed, small_engine });
+    let summary = go(cases, total, options, &arguments.failures)?;
     Ok(conclude(&summary, arguments.digests))
 }
 
@@ -134,7 +142,7 @@ fn tell_failure(case: &Case, report: &Report, folder: &Path) -> Result<(), Comma
     }
     let command = match case {
         Case::File(path, _) => format!("cargo sim replay {}", path.display()),
-        Case::Seed(seed) => {
+        Case::Seed { seed, small_engine } => {
             let file = folder.join(format!("{seed}.json"));
             let digest = Some(report.digest.clone()).filter(|digest| !digest.is_empty());
             let verdict = report.verdict.name().to_owned();
@@ -143,7 +151,11 @@ fn tell_failure(case: &Case, report: &Report, folder: &Path) -> Result<(), Comma
             std::fs::create_dir_all(folder)
                 .and_then(|()| std::fs::write(&file, plan.to_json()))
                 .map_err(|error| CommandError::Failure(file.clone(), error))?;
-            format!("cargo sim replay {seed}    (or the plan: {})", file.display())
+            if *small_engine {
+                format!("cargo sim replay {}", file.display())
+            } else {
+                format!("cargo sim replay {seed}    (or the plan: {})", file.display())
+            }
         }
     };
     output::line(&format!("  again: {command}\n"));

@@ -156,14 +156,14 @@ impl<'a> KeyView<'a> {
         let (acked, home_acks, copies) = match op.outcome {
             Outcome::Acked { received, hinted, .. } => {
                 let lost = damaged(evidence, op);
-                let undone = rolled_back(evidence, op, hinted);
+                let (undone, forgotten) = rolled_back(evidence, op, hinted);
                 let home_acks = received.saturating_sub(hinted);
-                let undone = undone.saturating_add(lost);
-                let holds = received > undone && !at_risk(evidence, op);
+                let undone = undone.saturating_add(lost).saturating_add(forgotten);
                 let expired = hinted > 0 && expired_since(evidence, op);
                 let copies = if expired { home_acks } else { received };
                 let copies = copies.saturating_sub(undone);
-                (holds, home_acks, copies)
+                let home_acks = home_acks.saturating_sub(forgotten);
+                (copies > 0 && !at_risk(evidence, op), home_acks, copies)
             }
             Outcome::Got(_) | Outcome::Refused { .. } | Outcome::Unknown { .. } => (false, 0, 0),
         };
@@ -229,7 +229,7 @@ fn items(got: &Got) -> Vec<Item> {
 
 /// Under `sync: interval`, acks may run ahead of the log: a power loss soon after an ack may undo it, and so
 /// may the end of the process, since the write need not have been handed to the system, or a disk in trouble (a failed fsync drops what was not written yet, a slow one is further behind).
-/// And hints may expire. Such a write is treated like one that was never answered.
+/// Such a write is treated like one that was never answered.
 fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
     let Rules { sync_always, sync_lag_ns, .. } = evidence.rules;
     let synced_ns = op.end_ns.saturating_add(sync_lag_ns);
@@ -239,6 +239,7 @@ fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
         Fault::Paused(_)
         | Fault::Isolated(_)
         | Fault::RolledBack(_)
+        | Fault::Forgotten(_)
         | Fault::Damaged(_)
         | Fault::ClockWrong(_)
         | Fault::LinkCut { .. }
@@ -246,21 +247,25 @@ fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
         | Fault::LinkRough { .. }
         | Fault::DatagramsRough { .. } => false,
     };
-    let undone = !sync_always && evidence.disturbances.iter().any(undoes);
-    undone || may_have_expired(evidence, op)
+    !sync_always && evidence.disturbances.iter().any(undoes)
 }
 
-/// How many of its acks a disk that was rolled back may have undone: one each time, since a node acks a write
-/// once, for itself or for another. What was acked before the copy was taken is in the copy, unless a
-/// fallback held it, which may have handed it over since. Reads know it all the same: the node answers none with what
-/// it has until it has heard from the others.
-fn rolled_back(evidence: &Evidence, op: &Operation, hinted: u8) -> u8 {
+/// How many of its acks a disk that was rolled back, or forgot something, may have undone: one each time, since a node acks
+/// a write once, for itself or for another. What was acked before the copy was taken is in the copy, unless a
+/// fallback held it, which may have handed it over since. Reads know of the first kind all the same: the node answers none
+/// with what it has until it has heard from the others.
+fn rolled_back(evidence: &Evidence, op: &Operation, hinted: u8) -> (u8, u8) {
     let acked_ns = op.end_ns.saturating_add(evidence.rules.sync_lag_ns);
-    let undoes = |d: &&Disturbance| {
-        let struck = matches!(d.fault, Fault::RolledBack(_)) && d.end_ns >= op.start_ns;
-        struck && (hinted > 0 || d.start_ns <= acked_ns)
+    let late = |d: &&Disturbance| d.end_ns >= op.start_ns && (hinted > 0 || d.start_ns <= acked_ns);
+    let count = |of: fn(Fault) -> bool| {
+        let undoes = evidence.disturbances.iter().filter(late).filter(|d| of(d.fault));
+        u8::try_from(undoes.count()).unwrap_or(u8::MAX)
     };
-    u8::try_from(evidence.disturbances.iter().filter(undoes).count()).unwrap_or(u8::MAX)
+    let (rolled_back, forgotten) = (
+        |fault| matches!(fault, Fault::RolledBack(_)),
+        |fault| matches!(fault, Fault::Forgotten(_)),
+    );
+    (count(rolled_back), count(forgotten))
 }
 
 /// How many of its acks damage may have undone: one each time. Reads know it all the same, since the damaged
@@ -271,14 +276,7 @@ fn damaged(evidence: &Evidence, op: &Operation) -> u8 {
     u8::try_from(evidence.disturbances.iter().filter(undoes).count()).unwrap_or(u8::MAX)
 }
 
-/// Nobody but fallbacks acked it, and what they held may have been too old.
-fn may_have_expired(evidence: &Evidence, op: &Operation) -> bool {
-    let only_hints =
-        matches!(op.outcome, Outcome::Acked { received, hinted, .. } if received == hinted);
-    only_hints && expired_since(evidence, op)
-}
-
-/// Hints of its key expired after it began.
+/// Hints of its key expired after it began: what fallbacks held of it may have been too old.
 fn expired_since(evidence: &Evidence, op: &Operation) -> bool {
     // Keys that share a tag share a token, and are told by one of them.
     let tag = |key: KeyIndex| {

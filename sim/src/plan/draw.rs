@@ -17,6 +17,13 @@ use super::{
 
 /// When faults end in a drawn plan.
 const FAULTS_MS: u64 = 40_000;
+/// As many tables as can be: what a seed has whose tables are damaged.
+pub const SMALLEST: EngineSettings = EngineSettings {
+    memtable_bytes: 1 << 10,
+    table_bytes: 1 << 10,
+    block_bytes: 256,
+    cache_bytes: 0,
+};
 /// When a drawn plan ends at the earliest.
 const TOTAL_MS: u64 = 60_000;
 
@@ -27,13 +34,15 @@ enum Shape {
     Mixed,
     /// One owner goes away early and stays away, and clients go on writing to its keys.
     OwnerAway,
-    /// The disk of one owner is put back to an older copy, and nothing else goes wrong: a node that finds nobody
-    /// to ask cannot know that its disk is old.
+    /// The disk of one owner is put back to an older copy, to a snapshot, or emptied because a file was damaged, and nothing
+    /// else goes wrong: a node that finds nobody to ask cannot know that its disk is old.
     RolledBack,
     /// An owner loses its disk, and nothing else goes wrong.
     Wiped,
     /// Tables of any node are damaged while processes and machines die.
     Damaged,
+    /// Power goes again and again in the midst of writes.
+    Torn,
 }
 
 /// What a seed draws before all else.
@@ -63,7 +72,12 @@ struct Swarm {
 pub fn draw(seed: u64) -> Plan {
     let dice = Dice::new(seed);
     let nodes = draw_nodes(dice);
-    let settings = draw_settings(dice, &nodes);
+    let mut settings = draw_settings(dice, &nodes);
+    let shape = draw_shape(dice);
+    // Half of those whose tables are damaged keep what was drawn: older versions lie deeper where tables are large.
+    if shape == Shape::Torn || shape == Shape::Damaged && dice.stream("smallest", 0, 0).chance(50) {
+        settings.engine = Some(SMALLEST);
+    }
     let clients = draw_clients(dice, &settings);
     let mut plan = Plan {
         version: VERSION,
@@ -80,7 +94,7 @@ pub fn draw(seed: u64) -> Plan {
         operations: Vec::new(),
     };
     plan.founding = founding::draw_founding(dice, &plan);
-    let swarm = draw_swarm(dice, &plan);
+    let swarm = draw_swarm(dice, &plan, shape);
     plan.faults = (0..swarm.faults).map(|id| fault::draw_fault(dice, &plan, &swarm, id)).collect();
     let operations = (0..swarm.operations).map(|id| draw_operation(dice, &plan, &swarm, id));
     let mut operations: Vec<Operation> = operations.collect();
@@ -196,7 +210,18 @@ fn draw_links(dice: Dice) -> Links {
     }
 }
 
-fn draw_swarm(dice: Dice, plan: &Plan) -> Swarm {
+fn draw_shape(dice: Dice) -> Shape {
+    dice.stream("shape", 0, 0).weighted(&[
+        (8, Shape::OwnerAway),
+        (10, Shape::RolledBack),
+        (10, Shape::Damaged),
+        (5, Shape::Wiped),
+        (6, Shape::Torn),
+        (61, Shape::Mixed),
+    ])
+}
+
+fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
     let zones = plan.nodes.iter().map(|n| n.zone).max().unwrap_or(1);
     let (nodes, settings) = (plan.nodes.len() as u64, &plan.settings);
     let mut die = dice.stream("swarm", 0, 0);
@@ -212,34 +237,36 @@ fn draw_swarm(dice: Dice, plan: &Plan) -> Swarm {
         // Reads and writes are always there; each other action is in half of the seeds.
         *weight = if action < 2 || die.chance(50) { die.magnitude(1, 16) } else { 0 };
     }
-    let shape = dice.stream("shape", 0, 0).weighted(&[
-        (8, Shape::OwnerAway),
-        (5, Shape::RolledBack),
-        (10, Shape::Damaged),
-        (5, Shape::Wiped),
-        (72, Shape::Mixed),
-    ]);
+    let mut faults = if kinds.is_empty() { 0 } else { die.magnitude(1, 15) };
+    let mut keys = die.magnitude(1, 80);
     if shape == Shape::Damaged {
-        kinds = vec!["damaged_table", "damaged_table", "crash", "power_loss"];
+        // Few keys, so that older versions lie beneath newer ones, and writes that not all have heard of.
+        let mut die = dice.stream("damaged", 0, 0);
+        kinds = vec!["damaged_table", "damaged_table", "damaged_table", "isolate", "crash"];
+        (faults, keys) = (die.within(6, 16), die.within(4, 24));
     }
-    let faults = if kinds.is_empty() { 0 } else { die.magnitude(1, 15) };
+    let mut tied_percent = die.pick(&[0, 50, 90]);
+    if shape == Shape::Torn {
+        (kinds, tied_percent) = (vec!["power_loss"], 95);
+        faults = dice.stream("torn", 0, 0).within(4, 15);
+    }
     Swarm {
         shape,
         faults: match shape {
-            Shape::Mixed | Shape::Damaged => faults,
+            Shape::Mixed | Shape::Damaged | Shape::Torn => faults,
             Shape::OwnerAway | Shape::RolledBack | Shape::Wiped => 1,
         },
         kinds,
-        tied_percent: die.pick(&[0, 50, 90]),
+        tied_percent,
         operations: FAULTS_MS / 1_000 * die.pick(&[5, 15, 20, 20, 40]),
-        keys: die.magnitude(1, 80),
+        keys,
         hot_percent: die.pick(&[0, 50, 80]),
         bytes_max: die.magnitude(16, settings.pair_bytes_max),
         actions,
         level_percent: die.pick(&[0, 20, 80]),
         sloppy: match (die.index(3), shape) {
             (_, Shape::OwnerAway) | (0, _) => vec![None],
-            (1, _) => vec![Some(false)],
+            (1, _) | (2, Shape::Damaged) => vec![Some(false)],
             (_, _) => vec![None, Some(false), Some(true)],
         },
         victim: die.chance(50).then(|| NodeNo(die.within(1, nodes) as u32)),
@@ -250,7 +277,7 @@ fn draw_swarm(dice: Dice, plan: &Plan) -> Swarm {
 fn may_mix(kind: &str, zones: u32) -> bool {
     match kind {
         "zone_split" => zones > 1,
-        "rolled_back_disk" | "wiped_disk" => false,
+        "rolled_back_disk" | "restored_snapshot" | "damaged_file" | "wiped_disk" => false,
         _ => true,
     }
 }

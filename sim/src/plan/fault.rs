@@ -68,18 +68,21 @@ pub enum Moment {
     DiskSyncDir,
     /// A node named a write, which is on its way to the log and to the other replicas.
     DotMinted,
+    /// A node is about to write an edit of its manifest.
+    EditBegun,
     /// A client heard that its write is acked.
     ClientAcked,
 }
 
 impl Moment {
     /// Those in the life of a node.
-    pub const OF_NODES: [Moment; 5] = [
+    pub const OF_NODES: [Moment; 6] = [
         Moment::DiskWrite,
         Moment::DiskSync,
         Moment::DiskCreate,
         Moment::DiskSyncDir,
         Moment::DotMinted,
+        Moment::EditBegun,
     ];
 
     /// The kind of the event in the trace.
@@ -90,6 +93,7 @@ impl Moment {
             Moment::DiskCreate => "disk_create",
             Moment::DiskSyncDir => "disk_sync_dir",
             Moment::DotMinted => "dot_minted",
+            Moment::EditBegun => "edit_begun",
             Moment::ClientAcked => "client_acked",
         }
     }
@@ -121,10 +125,35 @@ impl From<Machine> for String {
 pub enum Damage {
     /// A bit of it is another.
     Rot,
+    /// Bits of most of its blocks are others, and of the few that were written last before it.
+    Worn,
     /// Its end is gone.
     Cut,
     /// It is gone; who has it open reads on.
     Gone,
+}
+
+/// A file of a node's data folder that is no table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kept {
+    /// A segment of the log.
+    Log,
+    /// The manifest.
+    Manifest,
+    /// Who the node is.
+    Identity,
+}
+
+impl Kept {
+    /// How its file's name begins.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kept::Log => "log-",
+            Kept::Manifest => "manifest-",
+            Kept::Identity => "identity",
+        }
+    }
 }
 
 /// What a fault does. Links between nodes and clients are left alone unless it says otherwise.
@@ -276,12 +305,51 @@ pub enum FaultKind {
         /// How many.
         count: u32,
     },
-    /// One of the node's tables is damaged at rest, once. Nothing if it has none.
+    /// One of the node's tables is damaged at rest, once; nothing if it has none. Unless a bit rots, the process is
+    /// killed before, and starts again when the fault ends.
     DamagedTable {
         /// Whose.
         node: NodeNo,
         /// How.
         how: Damage,
+    },
+    /// The next reads of the disk fail.
+    FailingReads {
+        /// Whose.
+        node: NodeNo,
+        /// How many.
+        count: u32,
+    },
+    /// The next writes to the disk fail, some after a part of their bytes.
+    FailingWrites {
+        /// Whose.
+        node: NodeNo,
+        /// How many.
+        count: u32,
+    },
+    /// The process is killed, and starts again on a folder in which one file is damaged. If it refuses that, as it may by
+    /// name alone, an operator empties the disk, and it starts anew.
+    DamagedFile {
+        /// Whose.
+        node: NodeNo,
+        /// Which.
+        file: Kept,
+        /// How.
+        how: Damage,
+    },
+    /// An operator asks the node for a snapshot. When all is over the snapshot is opened elsewhere.
+    Snapshot {
+        /// Whose.
+        node: NodeNo,
+        /// The machine loses its power so many microseconds later, and has it back when the fault ends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        power_after_us: Option<u64>,
+    },
+    /// An operator asks the node for a snapshot when the fault begins. In the last third of the fault the process is dead,
+    /// and comes back with that snapshot for a data folder.
+    RestoredSnapshot {
+        /// Whose.
+        node: NodeNo,
     },
     /// The disk fills up.
     DiskFull {
@@ -294,7 +362,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// The names of all kinds, in the order of their declaration.
-    pub const NAMES: [&'static str; 24] = [
+    pub const NAMES: [&'static str; 29] = [
         "partition",
         "one_way",
         "isolate",
@@ -319,7 +387,17 @@ impl FaultKind {
         "rolled_back_disk",
         "damaged_table",
         "wiped_disk",
+        "failing_reads",
+        "failing_writes",
+        "damaged_file",
+        "snapshot",
+        "restored_snapshot",
     ];
+
+    /// True for those that an operator causes, from a machine of his own.
+    pub const fn is_operators(&self) -> bool {
+        matches!(self, FaultKind::Snapshot { .. } | FaultKind::RestoredSnapshot { .. })
+    }
 
     /// Its name, in plans and reports.
     pub const fn name(&self) -> &'static str {
@@ -348,6 +426,11 @@ impl FaultKind {
             FaultKind::DamagedTable { .. } => "damaged_table",
             FaultKind::RolledBackDisk { .. } => "rolled_back_disk",
             FaultKind::WipedDisk { .. } => "wiped_disk",
+            FaultKind::FailingReads { .. } => "failing_reads",
+            FaultKind::FailingWrites { .. } => "failing_writes",
+            FaultKind::DamagedFile { .. } => "damaged_file",
+            FaultKind::Snapshot { .. } => "snapshot",
+            FaultKind::RestoredSnapshot { .. } => "restored_snapshot",
         }
     }
 }

@@ -180,6 +180,11 @@ impl FaultKind {
             | FaultKind::DamagedTable { node, .. }
             | FaultKind::SlowDisk { node, .. }
             | FaultKind::FailingFsync { node, .. }
+            | FaultKind::FailingReads { node, .. }
+            | FaultKind::FailingWrites { node, .. }
+            | FaultKind::DamagedFile { node, .. }
+            | FaultKind::Snapshot { node, .. }
+            | FaultKind::RestoredSnapshot { node }
             | FaultKind::DiskFull { node, .. } => vec![*node],
             FaultKind::ZoneSplit { .. } | FaultKind::LossyDatagrams { .. } => Vec::new(),
         }

@@ -24,8 +24,8 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use draw::draw;
-pub use fault::{At, Damage, Fault, FaultKind, Machine, Moment, Trigger};
+pub use draw::{SMALLEST, draw};
+pub use fault::{At, Damage, Fault, FaultKind, Kept, Machine, Moment, Trigger};
 pub use json::PlanError;
 pub use operation::{Action, Context, Level, Operation};
 

@@ -1,6 +1,7 @@
 //! The machines of a run: nodes that are started, watched and started again, clients, and the
 //! observer.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub(super) struct Cluster {
     nodes: Vec<MachineId>,
     clients: Vec<MachineId>,
     observer: MachineId,
+    /// For each fault that an operator causes, by its place in the plan.
+    operators: BTreeMap<usize, MachineId>,
     states: Mutex<Vec<NodeState>>,
     pub(super) down_log: Mutex<Vec<Disturbance>>,
     samples: Mutex<Vec<Sample>>,
@@ -76,6 +79,12 @@ impl Cluster {
         let clients: Vec<MachineId> =
             clients.map(|c| machine::add(&c.to_string(), host(CLIENTS, c.0))).collect();
         let observer = machine::add("observer", host(OBSERVER, 1));
+        let faults = plan.faults.iter().enumerate();
+        let operators = faults.filter(|(_, fault)| fault.what.is_operators()).map(|(place, _)| {
+            let address = host(OBSERVER, place as u32 + 2);
+            (place, machine::add(&format!("operator{place}"), address))
+        });
+        let operators = operators.collect();
         for (node, id) in plan.nodes.iter().zip(&nodes) {
             if node.drift_ppm != 0 {
                 clock::drift(*id, node.drift_ppm as i32);
@@ -89,6 +98,7 @@ impl Cluster {
             nodes,
             clients,
             observer,
+            operators,
             down_log: Mutex::default(),
             samples: Mutex::default(),
             exits,
@@ -127,6 +137,16 @@ impl Cluster {
     /// The machine of the client that looks after the cluster before and after the load.
     pub(super) fn observer(&self) -> MachineId {
         self.observer
+    }
+
+    /// The machine from which the fault at `place` is caused, which is an operator's.
+    pub(super) fn operator_machine(&self, place: usize) -> MachineId {
+        self.operators[&place]
+    }
+
+    /// Why the node's last process that ended by itself did.
+    pub(super) fn last_words(&self, node: NodeNo) -> String {
+        lock(&self.states)[node.0 as usize - 1].last_words.clone()
     }
 
     /// Where clients reach the node.
@@ -278,7 +298,7 @@ impl Cluster {
         Ok(left.into_iter().map(row).collect())
     }
 
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         node: NodeNo,
         question: Question,

@@ -25,6 +25,7 @@ mod heal;
 pub mod large;
 mod logs;
 mod node;
+mod operator;
 mod recorder;
 mod samples;
 mod system;
@@ -130,6 +131,8 @@ struct Driven {
     evidence: Evidence,
     /// What did not happen in time, a sentence each.
     stuck: Vec<String>,
+    /// What an operator met and should not have, a sentence each.
+    wrong: Vec<String>,
     /// How often each kind of fault began.
     faults: BTreeMap<String, u64>,
     /// How long replicas took to be equal after the faults.
@@ -149,7 +152,7 @@ async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
             Err(why) => stuck.push(why),
         }
     }
-    let mut healed = Healed::default();
+    let (mut healed, mut wrong) = (Healed::default(), Vec::new());
     if stuck.is_empty() {
         let faults = weather.begin(start_ns);
         let clients = client::start_all(&plan, &cluster, &recorder, start_ns);
@@ -157,6 +160,9 @@ async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
         weather.end(faults);
         stuck = client::join_all(clients, &plan).await;
         healed = heal::heal(&plan, &cluster, &recorder, abilities, &mut stuck).await;
+        if stuck.is_empty() && abilities.hints {
+            wrong = weather.check_snapshots().await;
+        }
     }
     let end_ns = start_ns + plan.length.total_ms * 1_000_000;
     time::sleep(Duration::from_nanos(end_ns.saturating_sub(starling_world::now()))).await;
@@ -175,6 +181,7 @@ async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
             rules: budget::rules(&plan),
         },
         stuck,
+        wrong,
         faults: weather.counts(),
         converged_ms: healed.converged_ms,
     }
@@ -186,14 +193,14 @@ fn judge(driven: &Driven) -> (Verdict, String) {
         Err(malformed) => return (Verdict::Harness, malformed.to_string()),
     };
     let unsafe_ones = violations.iter().any(|violation| !is_about_liveness(violation.point));
-    let verdict = if unsafe_ones {
+    let verdict = if unsafe_ones || !driven.wrong.is_empty() {
         Verdict::Safety
     } else if violations.is_empty() && driven.stuck.is_empty() {
         Verdict::Ok
     } else {
         Verdict::Liveness
     };
-    let mut paragraphs = driven.stuck.clone();
+    let mut paragraphs = [&driven.stuck[..], &driven.wrong].concat();
     for violation in &violations {
         let story = violation.story.iter().map(|line| format!("    {line}"));
         let head = format!("[point {}] {}", violation.point, violation.explanation);

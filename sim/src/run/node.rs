@@ -182,6 +182,9 @@ async fn answer(node: &Node, question: Question) {
         Question::Gauges(answer) => {
             answer.send(samples::gauges(node)).ok();
         }
+        Question::Id(answer) => {
+            answer.send(node.storage().identity().node).ok();
+        }
         Question::Doubts(answer) => {
             answer.send(!node.app().anti_entropy.doubtful().is_empty()).ok();
         }
@@ -189,12 +192,7 @@ async fn answer(node: &Node, question: Question) {
             answer.send(trees(node).await).ok();
         }
         Question::Copies(keys, answer) => {
-            let engine = node.storage();
-            let mut copies = Vec::with_capacity(keys.len());
-            for name in &keys {
-                copies.push(copy(&engine, &key(name)).await);
-            }
-            answer.send(copies).ok();
+            answer.send(copies(&node.storage(), &keys).await).ok();
         }
     }
 }
@@ -230,6 +228,15 @@ async fn trees(node: &Node) -> Trees {
         }
     }
     found
+}
+
+/// What `engine` holds for each of `keys`, encoded.
+pub(super) async fn copies(engine: &Engine, keys: &[String]) -> Vec<Option<Vec<u8>>> {
+    let mut copies = Vec::with_capacity(keys.len());
+    for name in keys {
+        copies.push(copy(engine, &key(name)).await);
+    }
+    copies
 }
 
 async fn copy(engine: &Engine, key: &Key) -> Option<Vec<u8>> {

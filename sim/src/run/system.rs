@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use starling::domain::causality::NodeId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::history::View;
@@ -48,6 +49,8 @@ pub(super) enum Question {
     Homes(Vec<String>, oneshot::Sender<Vec<Vec<NodeNo>>>),
     /// What the node holds for each of these keys, encoded.
     Copies(Vec<String>, oneshot::Sender<Vec<Option<Vec<u8>>>>),
+    /// Its id.
+    Id(oneshot::Sender<NodeId>),
     /// Whether it cannot vouch for some of what it holds. Asked only of nodes that heal.
     Doubts(oneshot::Sender<bool>),
     /// Whether its trees are those of its data. Asked only of nodes that heal.

@@ -5,6 +5,7 @@
 //! heals what another still breaks.
 
 mod felt;
+mod folder;
 mod links;
 mod script;
 
@@ -17,7 +18,10 @@ use starling_world::{clock, disk, machine, time, trace};
 use tokio::sync::oneshot;
 
 use crate::history::Disturbance;
-use crate::plan::{At, Fault, FaultKind, Machine, NodeNo, Plan};
+use crate::plan::{At, Damage, Fault, FaultKind, Machine, NodeNo, Plan};
+
+use folder::Taken;
+pub(super) use folder::{snapshot_folder, snapshot_name};
 
 use super::cluster::{Cluster, Death};
 use super::lock;
@@ -42,6 +46,10 @@ struct State {
     log: Vec<Disturbance>,
     /// Who lost something, and when.
     damaged: Vec<(NodeNo, u64)>,
+    /// Snapshots that were asked for.
+    snapshots: Vec<Taken>,
+    /// What an operator met and should not have, a sentence each.
+    wrong: Vec<String>,
     counts: BTreeMap<String, u64>,
 }
 
@@ -173,9 +181,13 @@ impl Weather {
                 self.set_down(place, nodes, Death::Kill, begins);
             }
             // Its script takes the node down.
-            FaultKind::RolledBackDisk { .. } if begins => {}
-            FaultKind::RolledBackDisk { node, .. } => {
-                self.set_down(place, std::slice::from_ref(node), Death::Kill, false);
+            FaultKind::RolledBackDisk { node, .. }
+            | FaultKind::RestoredSnapshot { node }
+            | FaultKind::DamagedFile { node, .. }
+            | FaultKind::Snapshot { node, .. } => {
+                if !begins {
+                    self.set_down(place, std::slice::from_ref(node), Death::Kill, false);
+                }
             }
             FaultKind::WipedDisk { node } => {
                 self.set_down(place, std::slice::from_ref(node), Death::Kill, begins);
@@ -201,9 +213,22 @@ impl Weather {
             FaultKind::FailingFsync { node, count } => {
                 disk::fail_syncs(machine(node), if begins { u64::from(*count) } else { 0 });
             }
+            FaultKind::FailingReads { node, count } => {
+                disk::fail_reads(machine(node), if begins { u64::from(*count) } else { 0 });
+            }
+            FaultKind::FailingWrites { node, count } => {
+                disk::fail_writes(machine(node), if begins { u64::from(*count) } else { 0 });
+            }
             FaultKind::DiskFull { node, .. } => self.set_disk_room(*node),
-            FaultKind::DamagedTable { node, how } if begins => self.damage(fault.id, *node, *how),
-            FaultKind::DamagedTable { .. } => {}
+            FaultKind::DamagedTable { node, how } => {
+                // What is open is read on; a process that starts anew misses it.
+                if matches!(how, Damage::Cut | Damage::Gone) {
+                    self.set_down(place, std::slice::from_ref(node), Death::Kill, begins);
+                }
+                if begins {
+                    self.damage(fault.id, *node, *how);
+                }
+            }
         }
     }
 

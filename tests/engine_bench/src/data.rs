@@ -1,5 +1,7 @@
 //! Keys and values: the same for both engines, from a seed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -31,8 +33,9 @@ pub fn shuffled(pairs: u32, purpose: u64) -> Vec<u32> {
 
 /// Documents as applications write them: known field names, words, numbers. They pack to about
 /// half of their size.
+#[derive(Clone)]
 pub struct Values {
-    pool: Vec<Bytes>,
+    pool: Arc<[Bytes]>,
     next: usize,
 }
 
@@ -40,6 +43,12 @@ impl Values {
     pub fn new(purpose: u64) -> Self {
         let mut dice = dice(purpose);
         Self { pool: (0..4096).map(|_| document(&mut dice)).collect(), next: 0 }
+    }
+
+    /// The same documents, from another one on: writers share them, since making them takes longer than
+    /// writing them.
+    pub fn from(&self, next: u32) -> Self {
+        Self { pool: self.pool.clone(), next: next as usize }
     }
 
     pub fn next(&mut self) -> Bytes {

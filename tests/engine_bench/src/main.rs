@@ -18,6 +18,7 @@ mod starling_side;
 mod uses;
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use clap::{Parser, Subcommand};
 
@@ -33,6 +34,9 @@ struct Args {
     /// How often each row is measured, in turns; the median is shown.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Bytes of a block before it is packed, of Starling's tables; its default if left out.
+    #[arg(long)]
+    block_bytes: Option<usize>,
     /// Where to write; a folder beside the build by default, since /tmp is often memory.
     #[arg(long, default_value = "target")]
     folder: PathBuf,
@@ -53,6 +57,9 @@ enum Command {
 
 fn main() {
     let args = Args::parse();
+    if let Some(bytes) = args.block_bytes {
+        starling_side::BLOCK_BYTES.store(bytes, Ordering::Relaxed);
+    }
     std::fs::create_dir_all(&args.folder).expect("the folder can be made");
     match args.command {
         None => rows::run(&args.folder, args.pairs, args.rounds),

@@ -18,7 +18,7 @@ const GETS: usize = 100_000;
 const SYNCED_ALONE: u32 = 1_000;
 /// Writers that sync side by side, and puts of each.
 const WRITERS: u32 = 64;
-const SYNCED_EACH: u32 = 100;
+const SYNCED_EACH: u32 = 500;
 
 /// A second's worth of work, of both.
 #[derive(Default)]
@@ -144,12 +144,12 @@ async fn ours_turn(folder: &Path, pairs: u32) -> Turn {
 }
 
 async fn ours_synced(engine: &Engine, writers: u32, each: u32) -> f64 {
+    let values = Values::new(1);
     let started = Instant::now();
     let tasks: Vec<_> = (0..writers)
         .map(|writer| {
-            let engine = engine.clone();
+            let (engine, mut values) = (engine.clone(), values.from(writer * each));
             task::spawn(async move {
-                let mut values = Values::new(u64::from(writer));
                 for at in 0..each {
                     ours::put(&engine, &data::name(writer * each + at), values.next(), 9).await;
                 }
@@ -203,15 +203,17 @@ fn measure_theirs(folder: &Path, pairs: u32, round: usize) -> Turn {
 }
 
 fn theirs_synced(peer: &Arc<Peer>, writers: u32, each: u32) -> f64 {
+    let values = Values::new(1);
     let started = Instant::now();
     let threads: Vec<_> = (0..writers)
         .map(|writer| {
-            let peer = peer.clone();
+            let (peer, mut values) = (peer.clone(), values.from(writer * each));
             std::thread::spawn(move || {
-                let mut values = Values::new(u64::from(writer));
                 for at in 0..each {
                     let name = data::name(writer * each + at);
-                    peer.pairs.insert(name.as_bytes(), &values.next()[..]).expect("the disk takes it");
+                    peer.pairs
+                        .insert(name.as_bytes(), &values.next()[..])
+                        .expect("the disk takes it");
                     peer.sync();
                 }
             })

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +13,15 @@ use starling::storage::{Engine, Options, SyncPolicy};
 
 const BUCKET: &str = "b";
 
+/// Bytes of a block where somebody asked for other ones; 0: the default.
+pub static BLOCK_BYTES: AtomicUsize = AtomicUsize::new(0);
+
 pub async fn open(folder: &Path, sync: SyncPolicy) -> Engine {
-    let options = Options { sync, ..Options::default() };
+    let mut options = Options { sync, ..Options::default() };
+    let block_bytes = BLOCK_BYTES.load(Ordering::Relaxed);
+    if block_bytes > 0 {
+        options.block_bytes = block_bytes;
+    }
     Engine::open(folder, "bench", options).await.expect("the folder opens")
 }
 

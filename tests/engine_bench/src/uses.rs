@@ -56,7 +56,10 @@ pub fn memory(folder: &Path, pairs: u32) {
             assert!(ours::get(&engine, &data::name(at)).await.is_some());
         }
         let (now, most) = resident_mb();
-        println!("{pairs} pairs of {} bytes: {now:.0} MB resident, {most:.0} MB at most", data::VALUE_BYTES);
+        println!(
+            "{pairs} pairs of {} bytes: {now:.0} MB resident, {most:.0} MB at most",
+            data::VALUE_BYTES
+        );
         engine.close().await.expect("the disk takes it");
     };
     task::block_on(2, async move { task::spawn(work).await.expect("it ends") }).expect("a runtime");
@@ -84,7 +87,12 @@ pub fn reopen(folder: &Path) {
         let engine = ours::open(&path, ours::interval()).await;
         let took = started.elapsed();
         let stats = engine.stats();
-        println!("{} keys back from the log in {:.3} s ({})", stats.keys, took.as_secs_f64(), line.trim());
+        println!(
+            "{} keys back from the log in {:.3} s ({})",
+            stats.keys,
+            took.as_secs_f64(),
+            line.trim()
+        );
         engine.close().await.expect("the disk takes it");
     };
     task::block_on(2, async move { task::spawn(work).await.expect("it ends") }).expect("a runtime");

@@ -92,7 +92,7 @@ impl Machine {
         now: Instant,
         out: &mut Effects,
     ) -> Compared {
-        let Some(entry) = self.members.get_mut(&hash) else { return Compared::Missing };
+        let Some(entry) = self.members.get_mut(hash) else { return Compared::Missing };
         let known = entry.record.stamp;
         if stamp.incarnation > known.incarnation {
             return Compared::Missing;
@@ -120,7 +120,7 @@ impl Machine {
             return false;
         }
         let missing = matches!(self.hear(header.sender, header.stamp, now, out), Compared::Missing);
-        if let Some(entry) = self.members.get_mut(&header.sender)
+        if let Some(entry) = self.members.get_mut(header.sender)
             && !missing
             && header.stamp >= entry.record.stamp
         {
@@ -170,7 +170,7 @@ impl Machine {
         } else {
             (self.members.range(from..), self.members.range(..until))
         };
-        let told = high.chain(low).map(|(&hash, entry)| (hash, entry.record.stamp));
+        let told = high.chain(low).map(|(hash, entry)| (hash, entry.record.stamp));
         let told = told.filter(|(_, stamp)| stamp.incarnation > 0);
         let mut room = MESSAGE_BYTES_MAX - FRAME_BYTES;
         room -= claims.iter().map(claim_bytes).sum::<usize>();
@@ -250,7 +250,7 @@ impl Machine {
         if hash == self.own_hash {
             return self.is_member().then_some(&self.own);
         }
-        let record = &self.members.get(&hash)?.record;
+        let record = &self.members.get(hash)?.record;
         (record.stamp.incarnation > 0).then_some(record)
     }
 
@@ -262,12 +262,12 @@ impl Machine {
             (self.members.range(..=last), self.members.range(first..))
         };
         let mut stamps = stamps.iter().map(|(hash, _)| *hash).peekable();
-        let lacks = |&(&hash, entry): &(&u64, &Entry)| {
+        let lacks = |&(hash, entry): &(u64, &Entry)| {
             while stamps.next_if(|told| *told < hash).is_some() {}
             let told = stamps.peek() == Some(&hash);
             !told && hash != sender && entry.record.stamp.incarnation > 0
         };
-        low.chain(high).filter(lacks).map(|(&hash, _)| hash).collect()
+        low.chain(high).filter(lacks).map(|(hash, _)| hash).collect()
     }
 
     /// Takes news; asks for what is still missing and sends what was asked for.
@@ -318,7 +318,7 @@ impl Machine {
         }
         let by_itself = header.announced && header.sender == hash;
         let (name, beat) = (record.info.name.clone(), record.stamp.beat);
-        let Some(entry) = self.members.get_mut(&hash) else {
+        let Some(entry) = self.members.get_mut(hash) else {
             if self.members.len() >= MEMBERS_MAX {
                 self.counters.refused += 1;
                 return;

@@ -50,6 +50,7 @@ mod exchange;
 #[doc(hidden)]
 pub mod fuzzing;
 mod member;
+mod members;
 mod phi;
 mod seal;
 mod standing;
@@ -61,7 +62,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +75,7 @@ pub use member::{
 };
 pub use view::View;
 
+use self::members::{Members, Slot};
 use self::phi::Detector;
 use self::seal::Seal;
 use self::standing::Claimant;
@@ -106,7 +108,7 @@ pub struct Machine {
     options: Options,
     detector: Detector,
     /// All others, by the hash of the name.
-    members: BTreeMap<u64, Entry>,
+    members: Members,
     /// Those whom anybody suspects.
     suspects: BTreeSet<u64>,
     /// Whom the watch looks at when: each member once, at its `turn`.
@@ -148,7 +150,7 @@ impl Machine {
             seal: Seal::new(options.secret.as_deref()),
             detector: Detector::new(options.rule, options.interval),
             options,
-            members: BTreeMap::new(),
+            members: Members::default(),
             suspects: BTreeSet::new(),
             agenda: BTreeSet::new(),
             asked: BTreeSet::new(),
@@ -176,7 +178,7 @@ impl Machine {
     /// somebody else knows it. What is already known is not changed.
     pub fn remember(&mut self, member: MemberInfo) {
         let hash = hash_of(&member.name);
-        if hash == self.own_hash || self.members.contains_key(&hash) {
+        if hash == self.own_hash || self.members.get(hash).is_some() {
             return;
         }
         if member.check().is_err() || self.members.len() >= MEMBERS_MAX {
@@ -304,7 +306,7 @@ impl Machine {
     /// instead of waiting for a strange silence. Says nothing by itself.
     pub fn report_unreachable(&mut self, name: &str, now: Instant) {
         let hash = hash_of(name);
-        if let Some(entry) = self.members.get_mut(&hash) {
+        if let Some(entry) = self.members.get_mut(hash) {
             entry.hurried = true;
             self.set_turn(hash, now);
             self.watch_due = self.watch_due.min(now);
@@ -314,7 +316,7 @@ impl Machine {
     /// A hint: `name` answered a request just now, which is progress.
     pub fn report_progress(&mut self, name: &str, now: Instant, out: &mut Effects) {
         let hash = hash_of(name);
-        if let Some(entry) = self.members.get_mut(&hash)
+        if let Some(entry) = self.members.get_mut(hash)
             && entry.health != Health::Stopped
         {
             entry.rhythm.heard_apart(now);
@@ -369,16 +371,17 @@ impl Machine {
     /// Whom to send a digest: `fanout` members that may live, now and then one that is gone, and a seed.
     fn partners(&self, rng: &mut impl Rng) -> Vec<SocketAddr> {
         let (mut gone, mut pool) = (Vec::new(), Vec::new());
-        for entry in self.members.values() {
+        for (slot, entry) in self.members.slots() {
             let absent = matches!(entry.health, Health::Down | Health::Stopped);
-            if absent { &mut gone } else { &mut pool }.push(entry.record.info.gossip);
+            if absent { &mut gone } else { &mut pool }.push(slot);
         }
         let live = pool.len();
         // The chance of asking the gone grows with their share, as in Cassandra's gossiper.
-        let mut partners = sample(&mut pool, self.options.fanout, rng);
+        let mut chosen = sample(&mut pool, self.options.fanout, rng);
         if !gone.is_empty() && rng.random_range(0..=live) < gone.len().max(live.div_ceil(8)) {
-            partners.extend(sample(&mut gone, 1, rng));
+            chosen.extend(sample(&mut gone, 1, rng));
         }
+        let mut partners: Vec<SocketAddr> = self.addresses(chosen).collect();
         let mut seeds = self.seeds.clone();
         let known = live + gone.len();
         if live == 0 {
@@ -387,6 +390,11 @@ impl Machine {
             partners.extend(sample(&mut seeds, 1, rng));
         }
         partners
+    }
+
+    /// Where the gossip of these members is reached.
+    fn addresses(&self, slots: Vec<Slot>) -> impl Iterator<Item = SocketAddr> {
+        slots.into_iter().map(|slot| self.members.at(slot).record.info.gossip)
     }
 
     /// A tick that comes more than an interval late means that this process was paused or starved.
@@ -426,7 +434,7 @@ impl Machine {
 }
 
 /// Up to `count` of `pool` at random, each once. Changes the order of `pool`.
-fn sample(pool: &mut [SocketAddr], count: usize, rng: &mut impl Rng) -> Vec<SocketAddr> {
+fn sample<T: Copy>(pool: &mut [T], count: usize, rng: &mut impl Rng) -> Vec<T> {
     let count = count.min(pool.len());
     for at in 0..count {
         pool.swap(at, rng.random_range(at..pool.len()));

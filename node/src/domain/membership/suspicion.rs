@@ -126,7 +126,7 @@ impl Machine {
         now: Instant,
         out: &mut Effects,
     ) {
-        let Some(entry) = self.members.get_mut(&hash) else { return };
+        let Some(entry) = self.members.get_mut(hash) else { return };
         if entry.health == health {
             return;
         }
@@ -147,7 +147,7 @@ impl Machine {
 
     /// Its stamp advanced, by `beat` at least: it lives, or it has stopped.
     pub(super) fn progress(&mut self, hash: u64, beat: Beat, now: Instant, out: &mut Effects) {
-        let Some(entry) = self.members.get_mut(&hash) else { return };
+        let Some(entry) = self.members.get_mut(hash) else { return };
         entry.clear();
         self.suspects.remove(&hash);
         if beat.stopped() {
@@ -169,13 +169,13 @@ impl Machine {
                 .iter()
                 .filter(|(reporter, as_of)| {
                     let beats = |entry: &Entry| entry.record.stamp.beat.heartbeat();
-                    self.members.get(reporter).map(beats).is_some_and(|heartbeat| {
+                    self.members.get(*reporter).map(beats).is_some_and(|heartbeat| {
                         heartbeat <= as_of.saturating_add(u64::from(REPORT_BEATS))
                     })
                 })
                 .copied()
                 .collect();
-            let Some(entry) = self.members.get_mut(&claim.target) else { continue };
+            let Some(entry) = self.members.get_mut(claim.target) else { continue };
             if claim.stamp < entry.record.stamp || entry.health == Health::Stopped {
                 continue;
             }
@@ -200,7 +200,7 @@ impl Machine {
     /// The other members whose reports on `entry` count now.
     pub(super) fn reporters(&self, entry: &Entry, now: Instant) -> Vec<u64> {
         let counts = |&(reporter, report): &(&u64, &Report)| {
-            let live = self.members.get(reporter).is_some_and(|reporter| {
+            let live = self.members.get(*reporter).is_some_and(|reporter| {
                 let heartbeat = reporter.record.stamp.beat.heartbeat();
                 reporter.health == Health::Up
                     && heartbeat <= report.as_of.saturating_add(u64::from(REPORT_BEATS))
@@ -224,7 +224,7 @@ impl Machine {
 
     /// Draws the conclusion from the evidence.
     pub(super) fn judge(&mut self, hash: u64, now: Instant, out: &mut Effects) {
-        let Some(entry) = self.members.get(&hash) else { return };
+        let Some(entry) = self.members.get(hash) else { return };
         if matches!(entry.health, Health::Down | Health::Stopped) {
             return;
         }
@@ -249,7 +249,7 @@ impl Machine {
     pub(super) fn review(&mut self, now: Instant, out: &mut Effects) {
         let span: Duration = self.options.interval * REPORT_BEATS;
         for hash in self.suspects.clone() {
-            let Some(entry) = self.members.get_mut(&hash) else { continue };
+            let Some(entry) = self.members.get_mut(hash) else { continue };
             entry.reports.retain(|_, report| now.since(report.at) <= span);
             if entry.reports.is_empty() && entry.doubt != Doubt::Counted {
                 self.suspects.remove(&hash);
@@ -268,7 +268,7 @@ impl Machine {
         let cycle = self.suspects.range(from..).chain(self.suspects.range(..from));
         let mut bytes = 0;
         for &target in cycle {
-            let Some(claim) = self.members.get(&target).and_then(|e| self.claim(target, e, now))
+            let Some(claim) = self.members.get(target).and_then(|e| self.claim(target, e, now))
             else {
                 continue;
             };

@@ -48,7 +48,7 @@ impl Machine {
         if name == &*self.own.info.name {
             return Some(self.look_at_self(now));
         }
-        self.members.get(&hash_of(name)).map(|entry| self.look(entry, now))
+        self.members.get(hash_of(name)).map(|entry| self.look(entry, now))
     }
 
     /// What is believed of a member; [`Health::Unknown`] of one that nobody told of.
@@ -56,7 +56,7 @@ impl Machine {
         if name == &*self.own.info.name {
             return self.own_health();
         }
-        self.members.get(&hash_of(name)).map_or(Health::Unknown, |entry| entry.health)
+        self.members.get(hash_of(name)).map_or(Health::Unknown, |entry| entry.health)
     }
 
     fn own_health(&self) -> Health {
@@ -96,7 +96,7 @@ impl Machine {
 
     fn look(&self, entry: &Entry, now: Instant) -> View {
         let stamp = entry.record.stamp;
-        let name_of = |hash: u64| self.members.get(&hash).map(|e| e.record.info.name.clone());
+        let name_of = |hash: u64| self.members.get(hash).map(|e| e.record.info.name.clone());
         let reporters = self.reporters(entry, now);
         let mut suspected_by: Vec<Arc<str>> = reporters.into_iter().filter_map(name_of).collect();
         if entry.doubt == Doubt::Counted {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use rand::Rng;
 
 use super::member::{Effects, Health};
+use super::members::Slot;
 use super::suspicion::Doubt;
 use super::wire::{Message, Stamp};
 use super::{ALARM_MAX, Machine, sample};
@@ -32,15 +33,18 @@ const ASK_OTHERS: f64 = 0.8;
 const HELPERS: usize = 2;
 /// Members that are asked at the same time, at most: the others wait their turn.
 const ASKED_MAX: usize = 16;
+/// Each member has its turn again after so many intervals at the latest.
+const TURN_MAX: u32 = 4;
 /// The watch is not kept more often than this, in intervals.
 const WATCH_GAP: f64 = 0.1;
 
 impl Machine {
     /// Looks at every member whose turn has come, and takes each doubt a step further whose time has come.
     ///
-    /// A member's turn comes when its silence would be strange by what was known at its last turn, and an
-    /// interval after that at the latest: what is known changes all the time. So a watch of many members looks at
-    /// a few of them each time that it wakes.
+    /// A member's turn comes when its silence would be strange by what was known at its last turn. What is known
+    /// changes all the time, but each advance puts that off by more than patience shrinks with it, as a rule; an
+    /// exception is found [`TURN_MAX`] later at the most. So a watch of many members looks at a few of them each
+    /// time that it wakes.
     pub(super) fn watch(&mut self, now: Instant, rng: &mut impl Rng, out: &mut Effects) {
         let interval = self.options.interval;
         if !self.is_member() {
@@ -49,13 +53,14 @@ impl Machine {
             return;
         }
         let mut due = Vec::new();
-        while let Some(&(_, hash)) = self.agenda.first().filter(|(turn, _)| *turn <= now) {
+        let latest = now + interval * TURN_MAX;
+        while self.agenda.first().is_some_and(|(turn, _)| *turn <= now) {
+            let Some((_, hash)) = self.agenda.pop_first() else { break };
             let step = self.next_step(hash);
             if step.is_some_and(|at| at <= now) {
                 due.push(hash);
             }
-            let latest = now + interval;
-            let turn = step.filter(|at| *at > now).map_or(latest, |at| at.min(latest));
+            let turn = step.filter(|at| *at > now).map_or(now + interval, |at| at.min(latest));
             self.set_turn(hash, turn);
         }
         due.sort_unstable();
@@ -74,7 +79,7 @@ impl Machine {
 
     /// When the doubt about a member goes a step further, if nothing is heard; `None`: there is none to come.
     fn next_step(&mut self, hash: u64) -> Option<Instant> {
-        let entry = self.members.get_mut(&hash)?;
+        let entry = self.members.get_mut(hash)?;
         match entry.doubt {
             Doubt::None if entry.health == Health::Stopped => None,
             Doubt::None => {
@@ -90,7 +95,7 @@ impl Machine {
 
     /// Gives a member its turn in the watch; each has one.
     pub(super) fn set_turn(&mut self, hash: u64, turn: Instant) {
-        if let Some(entry) = self.members.get_mut(&hash) {
+        if let Some(entry) = self.members.get_mut(hash) {
             self.agenda.remove(&(entry.turn, hash));
             self.agenda.insert((turn, hash));
             entry.turn = turn;
@@ -101,7 +106,7 @@ impl Machine {
     fn count_asked(&mut self) -> usize {
         let members = &self.members;
         self.asked.retain(|hash| {
-            let doubt = members.get(hash).map_or(Doubt::None, |entry| entry.doubt);
+            let doubt = members.get(*hash).map_or(Doubt::None, |entry| entry.doubt);
             matches!(doubt, Doubt::Asked { .. } | Doubt::AskedOthers { .. })
         });
         self.asked.len()
@@ -118,7 +123,7 @@ impl Machine {
     ) -> bool {
         let strained = self.options.interval * (1 + self.strain);
         let wait = |times: f64| -> Duration { strained.mul_f64(times) };
-        let Some(entry) = self.members.get_mut(&hash) else { return false };
+        let Some(entry) = self.members.get_mut(hash) else { return false };
         let to = entry.record.info.gossip;
         match entry.doubt {
             Doubt::None => {
@@ -161,10 +166,11 @@ impl Machine {
 
     /// The addresses of up to `count` members that are up, at random, without `but`.
     fn live(&self, but: u64, count: usize, rng: &mut impl Rng) -> Vec<SocketAddr> {
-        let others = self.members.iter().filter(|(hash, _)| **hash != but);
+        let but = self.members.slot(but);
+        let others = self.members.slots().filter(|(slot, _)| Some(*slot) != but);
         let up = others.filter(|(_, entry)| entry.health == Health::Up);
-        let mut pool: Vec<SocketAddr> = up.map(|(_, entry)| entry.record.info.gossip).collect();
-        sample(&mut pool, count, rng)
+        let mut pool: Vec<Slot> = up.map(|(slot, _)| slot).collect();
+        self.addresses(sample(&mut pool, count, rng)).collect()
     }
 
     fn ping(&mut self, to: SocketAddr, origin: u64, out: &mut Effects) {
@@ -182,7 +188,7 @@ impl Machine {
 
     /// Somebody asks to ping another.
     pub(super) fn ping_for(&mut self, origin: u64, target: u64, out: &mut Effects) {
-        if let Some(entry) = self.members.get(&target)
+        if let Some(entry) = self.members.get(target)
             && target != origin
         {
             let to = entry.record.info.gossip;
@@ -199,7 +205,7 @@ impl Machine {
         out: &mut Effects,
     ) {
         self.hear(target, stamp, now, out);
-        let to = self.members.get(&origin).map(|entry| entry.record.info.gossip);
+        let to = self.members.get(origin).map(|entry| entry.record.info.gossip);
         if let Some(to) = to.filter(|_| origin != target) {
             self.send(to, &Message::Pong { origin, target, stamp }, out);
         }

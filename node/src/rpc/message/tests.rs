@@ -80,6 +80,8 @@ fn replies() -> Vec<Reply> {
         Refusal::DeadlineExceeded { required: 3, received: 2, hinted: 1 },
         Refusal::PairTooLarge { limit: 10_240 },
         Refusal::Unready,
+        Refusal::Doubtful { held: None },
+        Refusal::Doubtful { held: Some(0xd16e57) },
     ];
     replies.extend(refusals.map(Reply::Refused));
     replies
@@ -153,6 +155,8 @@ fn each_reply_has_its_own_encoding() {
     0605030201
     06068050
     0607
+    0608
+    06090000000000d16e57
     "#);
 }
 

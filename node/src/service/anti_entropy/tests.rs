@@ -34,7 +34,7 @@ async fn open(dir: &std::path::Path) -> (Engine, Replica) {
 
 async fn write(replica: &Replica, number: u32) {
     let key = Key::new("b", &format!("k{number}")).unwrap();
-    let seen = match replica.read(&key).await.unwrap() {
+    let seen = match replica.read(&key).await.unwrap().object {
         Some(object) => object.context().clone(),
         None => crate::domain::causality::CausalContext::new(),
     };

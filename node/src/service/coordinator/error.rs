@@ -77,9 +77,10 @@ impl RequestError {
             Refusal::Overloaded { retry_after_ms } => {
                 Self::Overloaded { retry_after_ms: u64::from(retry_after_ms) }
             }
-            Refusal::StorageStalled { .. } | Refusal::NotHome | Refusal::Unready => {
-                Self::QuorumUnmet { required, received: 0, hinted: 0 }
-            }
+            Refusal::StorageStalled { .. }
+            | Refusal::NotHome
+            | Refusal::Unready
+            | Refusal::Doubtful { .. } => Self::QuorumUnmet { required, received: 0, hinted: 0 },
         }
     }
 }
@@ -95,6 +96,7 @@ pub(super) fn is_passing(refusal: &Refusal) -> bool {
         Refusal::TooManySiblings { .. }
         | Refusal::QuorumUnmet { .. }
         | Refusal::DeadlineExceeded { .. }
-        | Refusal::PairTooLarge { .. } => false,
+        | Refusal::PairTooLarge { .. }
+        | Refusal::Doubtful { .. } => false,
     }
 }

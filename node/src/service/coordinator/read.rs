@@ -5,6 +5,11 @@
 //! balances). Homes that are not live come last. A sloppy read asks before these as many fallbacks as homes are
 //! not live: writes that missed a home may be with them, as hints. What they hold counts as a reply;
 //! that they hold nothing says nothing.
+//!
+//! A home whose copy is in doubt counts for nothing, and gets the answer as a repair: so it holds it again, and an exchange
+//! has less to ship. Its key stays in doubt all the same. R replies prove what was acked with a W that meets this R, no more:
+//! a write that failed its quorum, or was asked for with a smaller one, may live on where this read did not ask, dots of this replica's own
+//! among them. Only an exchange with every other live home ends a doubt, and it does so for whole ranges.
 
 use std::sync::Arc;
 
@@ -17,9 +22,10 @@ use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::domain::quorum::{ReadAnswer, ReadTally, Standing};
 use crate::domain::ring::NodeIndex;
-use crate::rpc::message::{Reply, Request, RequestHead};
+use crate::rpc::message::{Refusal, Reply, Request, RequestHead};
 use crate::rpc::{CallError, Peer};
 use crate::runtime::{event, task, time};
+use crate::storage::Known;
 
 /// Whom to ask, and as what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +63,10 @@ impl Coordinator {
         if let Some(me) = self.cluster.me().filter(|me| home.contains(me)) {
             tally.ask();
             match self.replica.read(key).await {
-                Ok(object) => {
+                Ok(Known { object, doubtful: true }) => {
+                    note_doubt(&mut tally, key, me, object.map(|object| object.digest()));
+                }
+                Ok(Known { object, doubtful: false }) => {
                     known.clone_from(&object);
                     tally.reply(me, object);
                 }
@@ -208,6 +217,12 @@ impl Coordinator {
     }
 }
 
+/// Counts a home that cannot vouch for its copy.
+fn note_doubt(tally: &mut ReadTally, key: &Key, node: NodeIndex, held: Option<u64>) {
+    event::note("read_in_doubt", key.token().0, u64::from(node.0));
+    tally.doubt(node, held);
+}
+
 /// Counts one reply.
 fn count(
     tally: &mut ReadTally,
@@ -221,6 +236,9 @@ fn count(
         }
         (Source::Home(node), Ok(Reply::Same)) => tally.reply(node, question.known.clone()),
         (Source::Home(node), Ok(Reply::Absent)) => tally.reply(node, None),
+        (Source::Home(node), Ok(Reply::Refused(Refusal::Doubtful { held }))) => {
+            note_doubt(tally, question.key, node, held);
+        }
         (_, other) => {
             let (request_id, key) = (question.head.request_id, question.key);
             tracing::debug!(request_id, %key, ?source, ?other, "no reply that counts");

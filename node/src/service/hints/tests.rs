@@ -421,7 +421,7 @@ fn hints_of_an_owner_that_left_go_to_every_home_replica() {
         assert_eq!((second.count(), third.count()), (40, 40));
         for n in 0..40 {
             let held = stage.replica.read(&key(n)).await.unwrap();
-            assert_eq!(held, Some(object(7, &n.to_string())));
+            assert_eq!(held.object, Some(object(7, &n.to_string())));
         }
         assert_eq!(stage.metrics.hints_reresolved.get(), 40);
         handoff.stop().await;

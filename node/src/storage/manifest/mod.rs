@@ -59,6 +59,13 @@
 //! **Reading.** Edits count up to the first that is not valid. What stands behind it is a torn tail,
 //! unless a later edit is valid: that is damage, and the folder is not opened.
 //!
+//! **Doubt comes first.** Rot of the last edit looks like a write that a crash tore, and a file that was cut between two
+//! edits looks whole. What is lost so is found again: a table that should be there is missing, and its range in doubt; the
+//! log is longer than it need be, or lacks its start and is refused; what was trusted is doubted again. But a doubt that
+//! is forgotten is gone for good. So it is only ever written down in a first edit, and an empty edit, the **mark**,
+//! follows with a sync of its own before anybody relies on it: without its first edit the file is damaged, not unborn. An orderly
+//! close ends with a mark as well, so that afterwards rot of any edit is seen.
+//!
 //! **Order.** A table is added after its file and name are durable, and its file goes after the edit
 //! that removes it is; the same holds for segments of the log. So every name in a manifest is a file,
 //! and a file that is in no manifest is an orphan, which the next start removes. After a commit that
@@ -123,6 +130,8 @@ struct Open {
     bytes: u64,
     /// Its size at its birth.
     born_bytes: u64,
+    /// Its last edit is empty.
+    marked: bool,
 }
 
 impl<D: Device> Manifest<D> {
@@ -170,8 +179,9 @@ impl<D: Device> Manifest<D> {
         for change in changes {
             next.apply(change).expect("only changes that can be made are committed");
         }
+        let doubts = changes.iter().any(|change| matches!(change, Change::Doubt(_)));
         match self.open.take() {
-            Some(open) if open.bytes < REWRITE_BYTES_MIN.max(open.born_bytes * 4) => {
+            Some(open) if !doubts && open.bytes < REWRITE_BYTES_MIN.max(open.born_bytes * 4) => {
                 self.append(open, changes).await?;
             }
             Some(open) => {
@@ -184,16 +194,35 @@ impl<D: Device> Manifest<D> {
         Ok(())
     }
 
+    /// Says, with an empty edit, that the last one was durable, unless one that is empty does so already. Call it
+    /// last: the next commit is a birth.
+    ///
+    /// # Errors
+    /// Whatever the disk says. Nothing is lost by that, but rot of the last edit looks like a torn write.
+    pub(super) async fn close(&mut self) -> io::Result<()> {
+        match self.open.take() {
+            Some(open) if !open.marked => {
+                self.append(open, &[]).await?;
+                self.void.extend(self.open.take().map(|open| open.path));
+            }
+            Some(open) => self.void.push(open.path),
+            None => {}
+        }
+        Ok(())
+    }
+
     async fn append(&mut self, mut open: Open, changes: &[Change]) -> io::Result<()> {
         let mut data = BytesMut::new();
         encode_edit(open.last + 1, open.life, changes, &mut data);
         let bytes = data.len() as u64;
+        event::note("edit_begun", bytes, open.last + 1);
         if let Err(error) = self.device.append(&open.file, open.bytes, data.freeze()).await {
             self.void.push(open.path);
             return Err(error);
         }
         open.last += 1;
         open.bytes += bytes;
+        open.marked = changes.is_empty();
         self.open = Some(open);
         Ok(())
     }
@@ -210,8 +239,14 @@ impl<D: Device> Manifest<D> {
         let path = manifest_path(&self.folder, number);
         match self.device.create(&path, data.freeze()).await {
             Ok(file) => {
-                self.open = Some(Open { path, file, life, last: 1, bytes, born_bytes: bytes });
+                let born_bytes = bytes;
+                let open = Open { path, file, life, last: 1, bytes, born_bytes, marked: false };
                 event::note("manifest_born", 0, number);
+                if state.doubts.ranges().is_empty() {
+                    self.open = Some(open);
+                } else {
+                    self.append(open, &[]).await?;
+                }
                 self.remove_void().await;
                 Ok(())
             }

@@ -131,7 +131,8 @@ fn highest_edit(bytes: &[u8], life: Option<u64>) -> u64 {
 }
 
 /// What stands behind the last valid edit of the manifest that counts, if that is not all zeros: its
-/// file, where, and how many bytes. A crash tore it, or the last edit rotted: nothing tells.
+/// file, where, and how many bytes. A crash tore it, or after a crash the last edit rotted: nothing tells. After an
+/// orderly close that edit is empty, and nothing is lost with it.
 ///
 /// # Errors
 /// [`OpenError::Disk`].

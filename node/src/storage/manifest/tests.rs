@@ -26,20 +26,25 @@ fn temp_dir() -> TempDir {
     TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
 }
 
-/// Fails so many of the next writes, after half of the bytes.
+/// Lets so many writes through, and fails so many after them, after half of the bytes.
 #[derive(Clone, Debug, Default)]
-struct Flaky(Arc<Mutex<u32>>);
+struct Flaky(Arc<Mutex<(u32, u32)>>);
 
 impl Flaky {
     fn fail(&self, times: u32) {
-        *self.0.lock().unwrap() = times;
+        *self.0.lock().unwrap() = (0, times);
+    }
+
+    /// The `nth` write from now on fails.
+    fn fail_after(&self, nth: u32) {
+        *self.0.lock().unwrap() = (nth - 1, 1);
     }
 
     fn fails(&self) -> bool {
         let mut left = self.0.lock().unwrap();
-        let fails = *left > 0;
-        *left -= u32::from(fails);
-        fails
+        let (well, ill) = *left;
+        *left = (well.saturating_sub(1), if well > 0 { ill } else { ill.saturating_sub(1) });
+        well == 0 && ill > 0
     }
 }
 
@@ -105,28 +110,28 @@ fn what_was_committed_is_found_again() {
     run(async {
         let dir = temp_dir();
         let mut expected = State::default();
-        for (n, edit) in edits().iter().enumerate() {
+        for edit in edits() {
             let mut manifest = open(dir.path()).await.unwrap();
             assert_eq!(manifest.state(), &expected);
             manifest.commit(&[]).await.unwrap();
-            manifest.commit(edit).await.unwrap();
+            manifest.commit(&edit).await.unwrap();
             edit.iter().for_each(|change| expected.apply(change).unwrap());
             assert_eq!(manifest.state(), &expected);
-            let files = files(dir.path()).await;
-            assert_eq!(files.len(), 1, "the old one is gone");
-            assert_eq!(files[0].0, n as u64 + 1);
+            assert_eq!(files(dir.path()).await.len(), 1, "the old one is gone");
         }
         assert_eq!(expected.doubts.ranges(), [range(5, 9), range(21, 50)]);
         assert_eq!(expected.tables.keys().copied().collect::<Vec<_>>(), [2, 3]);
     });
 }
 
-/// The bytes of one manifest with all edits, where each of them ends, and the states in between.
+/// The bytes of one manifest with all edits but those of doubt, where each of them ends, and the states in between.
 async fn whole() -> (Vec<u8>, Vec<usize>, Vec<State>) {
     let dir = temp_dir();
     let mut manifest = open(dir.path()).await.unwrap();
     let (mut ends, mut states) = (Vec::new(), Vec::new());
-    for edit in [vec![]].iter().chain(&edits()) {
+    let mut edits = edits();
+    edits[1].retain(|change| matches!(change, Change::Add(_)));
+    for edit in [vec![]].iter().chain(&edits) {
         manifest.commit(edit).await.unwrap();
         ends.push(files(dir.path()).await[0].1.len());
         states.push(manifest.state().clone());
@@ -170,6 +175,92 @@ fn a_flipped_bit_is_seen_unless_it_may_be_a_torn_write() {
 }
 
 #[test]
+fn after_an_orderly_close_rot_of_any_edit_is_seen() {
+    run(async {
+        let dir = temp_dir();
+        let mut manifest = open(dir.path()).await.unwrap();
+        manifest.commit(&[]).await.unwrap();
+        manifest.commit(&edits()[0]).await.unwrap();
+        let unmarked = files(dir.path()).await[0].1.len();
+        manifest.close().await.unwrap();
+        let bytes = files(dir.path()).await.remove(0).1;
+        assert!(bytes.len() > unmarked);
+        assert_eq!(decode(&bytes).unwrap().as_ref(), Some(manifest.state()));
+        for at in 0..bytes.len() {
+            let mut rotten = bytes.clone();
+            rotten[at] ^= 1;
+            match decode(&rotten) {
+                Ok(found) => {
+                    assert!(at >= unmarked, "rot of byte {at} looks like a torn write");
+                    assert_eq!(
+                        found.as_ref(),
+                        Some(manifest.state()),
+                        "the mark says nothing else"
+                    );
+                }
+                Err(error) => assert!(at < unmarked, "byte {at}: {error}"),
+            }
+        }
+        // Once is enough, and what comes after it is a birth.
+        manifest.close().await.unwrap();
+        manifest.commit(&edits()[1]).await.unwrap();
+        assert_eq!(files(dir.path()).await[0].0, 2);
+    });
+}
+
+#[test]
+fn no_rot_and_no_cut_makes_a_doubt_forgotten() {
+    run(async {
+        let dir = temp_dir();
+        let mut manifest = open(dir.path()).await.unwrap();
+        let doubtful = range(5, 50);
+        manifest.commit(&edits()[0]).await.unwrap();
+        // Not closed in order: a crash may come at once.
+        manifest.commit(&[Change::Doubt(doubtful)]).await.unwrap();
+        let just_doubted = files(dir.path()).await;
+        manifest.commit(&edits()[1][..1]).await.unwrap();
+        manifest.commit(&edits()[2]).await.unwrap();
+        let later = files(dir.path()).await;
+        for (number, bytes) in [just_doubted, later].concat() {
+            let decode = |bytes: &[u8]| read::read(Path::new("m"), bytes, number, ID);
+            let remembers = |found: &State| found.doubts.covers(doubtful);
+            assert!(remembers(&decode(&bytes).unwrap().unwrap()));
+            for at in 0..bytes.len() {
+                let mut rotten = bytes.clone();
+                rotten[at] ^= 0x10;
+                match decode(&rotten) {
+                    Err(OpenError::Damaged { .. }) => {}
+                    Ok(Some(found)) => assert!(remembers(&found), "rot of byte {at}: {found:?}"),
+                    other => panic!("rot of byte {at} makes it unborn: {other:?}"),
+                }
+                // Cut, it may look unborn: then there is no manifest beside the tables, which is damage.
+                if let Ok(Some(found)) = decode(&bytes[..at]) {
+                    assert!(remembers(&found), "cut at byte {at}: {found:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_mark_that_cannot_be_written_fails_the_doubt() {
+    run(async {
+        let dir = temp_dir();
+        let mut manifest = open(dir.path()).await.unwrap();
+        manifest.commit(&edits()[0]).await.unwrap();
+        let before = manifest.state().clone();
+        for writes in [1, 2] {
+            manifest.device.fail_after(writes);
+            manifest.commit(&edits()[1]).await.unwrap_err();
+            assert_eq!(manifest.state(), &before);
+        }
+        manifest.commit(&edits()[1]).await.unwrap();
+        assert_eq!(open(dir.path()).await.unwrap().state(), manifest.state());
+        assert_eq!(files(dir.path()).await.len(), 1, "those that failed are void");
+    });
+}
+
+#[test]
 fn after_a_failure_the_next_commit_is_a_birth() {
     run(async {
         let dir = temp_dir();
@@ -180,12 +271,12 @@ fn after_a_failure_the_next_commit_is_a_birth() {
         let before = manifest.state().clone();
         manifest.device.fail(3);
         for _ in 0..3 {
-            manifest.commit(&edits[1]).await.unwrap_err();
+            manifest.commit(&edits[4]).await.unwrap_err();
             assert_eq!(manifest.state(), &before);
             let crashed = open(dir.path()).await.unwrap();
             assert_eq!(crashed.state(), &before, "half of an edit is none");
         }
-        manifest.commit(&edits[1]).await.unwrap();
+        manifest.commit(&edits[4]).await.unwrap();
         assert_eq!(open(dir.path()).await.unwrap().state(), manifest.state());
         let numbers: Vec<_> = files(dir.path()).await.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, [4], "two births failed, and the files before are void");

@@ -53,6 +53,9 @@ impl Shared {
         if state.hints.bytes_with(owner, key, &object) > limit.max(bytes) {
             return Err(WriteError::HintsFull { bytes, limit });
         }
+        if state.shorten_log(&self.options) {
+            self.graveyard.bell.notify_one();
+        }
         let push = |out: &mut BytesMut| Record::encode_hint(owner, key, &object, since_ms, out);
         let ring = state.push(bytes_max, true, &self.options, push);
         let batch = state.open.number;

@@ -65,12 +65,7 @@ impl State {
             return Ok(false);
         }
         if then <= limit || then <= now {
-            let long = self.logged_bytes > limit.saturating_mul(LOG_SHARE);
-            let seals = long && self.view.sealed.is_empty();
-            if seals {
-                self.seal();
-            }
-            return Ok(seals);
+            return Ok(self.shorten_log(options));
         }
         if self.view.sealed.len() < SEALED_MAX {
             self.seal();
@@ -82,6 +77,17 @@ impl State {
             return Ok(false);
         }
         Err(WriteError::Overloaded { bytes: now + self.view.sealed_bytes() })
+    }
+
+    /// Seals the memtable, be it empty, if it keeps a log alive that is [much longer](LOG_SHARE): a node that takes nothing
+    /// but hints writes no table, and its log would never lose its front. True when it was sealed.
+    pub(super) fn shorten_log(&mut self, options: &Options) -> bool {
+        let long = self.logged_bytes > options.memtable_bytes.saturating_mul(LOG_SHARE);
+        let seals = long && self.view.sealed.is_empty();
+        if seals {
+            self.seal();
+        }
+        seals
     }
 
     /// Puts an empty memtable in the place of this one, which waits to become a table. All puts of
@@ -101,13 +107,22 @@ impl State {
     }
 
     fn is_crowded(&self, options: &Options) -> bool {
-        self.memtable.bytes() >= options.memtable_bytes && self.view.sealed.len() >= SEALED_MAX
+        let memtables =
+            self.memtable.bytes() >= options.memtable_bytes && self.view.sealed.len() >= SEALED_MAX;
+        memtables || self.log_is_behind(options)
+    }
+
+    /// True when half of what may wait for the log waits, and the log is written: who comes now waits for
+    /// it, and the other half is for those who come in one rush. While it is stalled a put says so at once.
+    pub(super) fn log_is_behind(&self, options: &Options) -> bool {
+        self.stats.stalled.is_none() && self.pending_bytes > options.pending_bytes_max / 2
     }
 }
 
 impl Shared {
     /// Completes when there is room for writes, or the engine is closed: a [`put`](Self::put) that comes
-    /// then is hardly ever [refused](WriteError::Overloaded).
+    /// then is hardly ever refused for want of [memory](WriteError::Overloaded), or of a
+    /// [log](WriteError::PendingFull) that keeps up.
     pub(in crate::storage) async fn room(&self) {
         loop {
             let rung = self.room.notified();
@@ -294,6 +309,10 @@ impl Shared {
             if let Change::Doubt(range) = pending.change {
                 doubts.add(range);
             }
+        }
+        if state.view.doubts.ranges().iter().any(|range| !doubts.covers(*range)) {
+            // Before anybody reads that it is so.
+            self.trusts.fetch_add(1, Ordering::AcqRel);
         }
         state.set_doubts(doubts);
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use lz4_flex::block::{
-    CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size,
+    CompressTable, compress_into_with_table, decompress, get_maximum_output_size,
 };
 
 use super::Origin;
@@ -174,9 +174,8 @@ fn unpack_parts(stored: &Bytes, kind: u8, stored_len: u32, len: u32) -> Result<B
             if len > payload.len().saturating_mul(LZ4_RATIO_MAX) {
                 return Err("it unpacks to more than it can");
             }
-            let mut out = BytesMut::zeroed(len);
-            match decompress_into(&payload, &mut out) {
-                Ok(n) if n == len => Ok(out.freeze()),
+            match decompress(&payload, len) {
+                Ok(out) if out.len() == len => Ok(out.into()),
                 Ok(_) | Err(_) => Err("it cannot be unpacked"),
             }
         }

@@ -297,14 +297,14 @@ fn another_format_version_is_named() {
             let mut files = files.clone();
             let bytes = files.get_mut(name).unwrap();
             let end = if header_bytes == 0 { bytes.len() } else { header_bytes };
-            bytes[11] = 2;
+            bytes[11] = 9;
             let mut crc = crc32fast::Hasher::new();
             crc.update(&bytes[..12]);
             crc.update(&bytes[16..end]);
             bytes[12..16].copy_from_slice(&crc.finalize().to_be_bytes());
             let dir = folder(&files).await;
             let opened = Engine::open(dir.path(), CLUSTER, plain()).await;
-            assert!(matches!(opened, Err(OpenError::Version { found: 2, .. })), "{opened:?}");
+            assert!(matches!(opened, Err(OpenError::Version { found: 9, .. })), "{opened:?}");
         }
     });
 }

@@ -250,6 +250,34 @@ fn a_slow_disk_fills_the_queue_and_then_writes_are_refused() {
 }
 
 #[test]
+fn who_waits_for_room_waits_for_a_slow_disk_and_hears_of_a_failing_one() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let options = Options { batch_bytes_max: 4096, pending_bytes_max: 8192, ..plain() };
+        let engine = open_on(&disk, dir.path(), options).await;
+        let fill = async |from: u64| {
+            disk.allow(0);
+            for at in from..from + 5 {
+                drop(engine.put(&key(at), object(&"x".repeat(1000))).unwrap());
+            }
+            let deadline = time::now() + Duration::from_millis(20);
+            let waited = time::timeout_at(deadline, engine.room()).await;
+            assert!(waited.is_err(), "more than half of what may be pending is");
+        };
+        fill(0).await;
+        disk.allow(PLENTY);
+        engine.room().await;
+        engine.barrier().durable().await.unwrap();
+
+        fill(10).await;
+        disk.fail(u32::MAX);
+        disk.allow(PLENTY);
+        engine.room().await;
+        assert!(matches!(engine.put(&key(20), object("no")), Err(WriteError::Stalled { .. })));
+    });
+}
+
+#[test]
 fn an_interval_confirms_before_the_disk_does() {
     run(async {
         let (disk, dir) = (Flaky::new(), temp_dir());

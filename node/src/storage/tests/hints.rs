@@ -139,6 +139,37 @@ fn the_end_of_a_hint_waits_for_a_write_and_costs_no_sync_of_its_own() {
 }
 
 #[test]
+fn a_node_that_takes_nothing_but_hints_keeps_a_short_log() {
+    run(async {
+        let dir = temp_dir();
+        let engine = open(dir.path(), tiny()).await;
+        let mut logged = 0;
+        for round in 1..=300 {
+            for n in 0..6 {
+                let new = written(round, &format!("{n}-{round:0>300}"));
+                if let Some(old) = all_hints(&engine, "n2", 1).iter().find(|h| h.key == key(n)) {
+                    assert!(engine.remove_hint("n2", &key(n), old.object.digest()));
+                }
+                logged += new.size_bytes() as u64;
+                hint(&engine, "n2", n, new, round).await;
+            }
+        }
+        settle(&engine).await;
+        let (stats, expected) = (engine.stats(), kept(&engine));
+        assert!(logged > 500_000 && stats.log_bytes < 60_000, "{logged} bytes; {stats:?}");
+        assert_eq!((stats.tables, stats.flushes), (0, 0), "there is nothing to put into one");
+        let crashed = folder(&image(dir.path()).await).await;
+        assert_eq!(kept(&open(crashed.path(), tiny()).await), expected);
+        // What is put later is in order.
+        put(&engine, 1, "one").await;
+        engine.close().await.unwrap();
+        let engine = open(dir.path(), tiny()).await;
+        assert_eq!(kept(&engine), expected);
+        assert_eq!(engine.get(&key(1)).await, Ok(Some(object("one"))));
+    });
+}
+
+#[test]
 fn hints_past_the_limit_are_refused_and_nothing_changes() {
     run(async {
         let dir = temp_dir();

@@ -1,8 +1,8 @@
 //! A folder takes a new node id: in one step, and with all that is in it.
 
 use super::*;
-use crate::storage::RenewError;
 use crate::storage::identity::EPOCH_BLOCK;
+use crate::storage::{ClaimError, RenewError};
 
 #[test]
 fn a_renewed_folder_has_a_new_id_and_all_of_its_data() {
@@ -138,5 +138,48 @@ fn a_segment_of_another_folder_is_refused_after_a_renewal_too() {
         let dir = folder(&files).await;
         let (file, _) = damage(Engine::open(dir.path(), CLUSTER, plain()).await);
         assert_eq!(file, dir.path().join(name));
+    });
+}
+
+#[test]
+fn a_folder_is_that_of_one_member() {
+    run(async {
+        let dir = temp_dir();
+        let engine = open(dir.path(), plain()).await;
+        assert!(matches!(engine.claim("").await, Err(ClaimError::Name)));
+        engine.claim("n1").await.unwrap();
+        engine.claim("n1").await.unwrap();
+        engine.close().await.unwrap();
+        assert!(matches!(engine.claim("n1").await, Err(ClaimError::Closed)));
+        let engine = open(dir.path(), plain()).await;
+        engine.renew_identity().await.unwrap();
+        let refused = engine.claim("n2").await.unwrap_err();
+        assert!(matches!(&refused, ClaimError::Foreign { found, .. } if found == "n1"));
+        assert!(refused.to_string().contains("belongs to the node \"n1\", not \"n2\""));
+        engine.claim("n1").await.unwrap();
+    });
+}
+
+#[test]
+fn a_folder_of_the_first_format_is_read_and_claimed() {
+    run(async {
+        let mut rest = Vec::new();
+        for field in [7u64, 3, 2 * EPOCH_BLOCK, 7] {
+            rest.extend(field.to_be_bytes());
+        }
+        rest.push(CLUSTER.len() as u8);
+        rest.extend(CLUSTER.as_bytes());
+        let mut bytes = b"\xffSTARLID\0\0\0\x01".to_vec();
+        let crc = crc32fast::hash(&[&bytes[..], &rest].concat());
+        bytes.extend(crc.to_be_bytes());
+        bytes.extend(rest);
+        let dir = folder(&Image::from([("identity".to_owned(), bytes)])).await;
+        let engine = open(dir.path(), plain()).await;
+        assert_eq!((engine.identity().node, engine.identity().generation), (NodeId(7), 4));
+        assert_eq!(engine.reserve_epochs().await.unwrap().first, 2 * EPOCH_BLOCK + 1);
+        engine.claim("n1").await.unwrap();
+        engine.close().await.unwrap();
+        let engine = open(dir.path(), plain()).await;
+        assert!(matches!(engine.claim("n2").await, Err(ClaimError::Foreign { .. })));
     });
 }

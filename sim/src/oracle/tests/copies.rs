@@ -97,6 +97,26 @@ fn a_disk_that_was_rolled_back_undoes_one_ack_and_no_more() {
 }
 
 #[test]
+fn a_disk_that_forgot_undoes_one_ack_and_excuses_who_reads_it() {
+    let forgot = |tale: &str, from, to| {
+        let mut evidence = tell(tale);
+        evidence.disturbances = vec![during(from, to, Fault::Forgotten(node(0)))];
+        points(&evidence)
+    };
+    let alone = "a: put 1 w1 @100-110 => acked \n z: final => none";
+    assert_eq!(forgot(alone, 50, 500), NONE, "nobody else had it");
+    assert_eq!(forgot(alone, 10, 50), [1], "it came after that");
+    let two = "a: put 1 @100-110 => acked \n z: final => none";
+    assert_eq!(forgot(two, 50, 500), [1], "another one had it");
+    // It does not know, so its answer counts.
+    let read = "a: put 1 @100-110 => acked \n b: get @600-610 => none \n z: final => 1";
+    assert_eq!(forgot(read, 50, 500), NONE);
+    assert_eq!(forgot(read, 10, 50), [6]);
+    let all = "a: put 1 w3 @100-110 => acked \n b: get @600-610 => none \n z: final => 1";
+    assert_eq!(forgot(all, 50, 500), [6], "one of those who were asked had it");
+}
+
+#[test]
 fn damage_undoes_one_ack_and_excuses_no_stale_read() {
     let damaged = |tale: &str, from, on: &[u32]| {
         let mut evidence = tell(tale);
@@ -110,6 +130,12 @@ fn damage_undoes_one_ack_and_excuses_no_stale_read() {
     let two = "a: put 1 @100-110 => acked \n z: final => none";
     assert_eq!(damaged(two, 200, &[0]), [1], "another one had it");
     assert_eq!(damaged(two, 200, &[0, 1]), NONE);
+    // The other ack was a fallback's, whose hint grew too old meanwhile.
+    let mut evidence = tell("a: put 1 sloppy @100-110 => acked 2h1 \n z: final => none");
+    evidence.disturbances = vec![during(200, 900, Fault::Damaged(node(0)))];
+    assert_eq!(points(&evidence), [1], "the hint is there");
+    evidence.hints = Some(Hints { steps: vec![expired_of(0)], ..Hints::default() });
+    assert!(!points(&evidence).contains(&1));
     // The damaged one's answer counts for no R.
     let read = "a: put 1 @100-110 => acked \n b: get @600-610 => none \n z: final => 1";
     assert_eq!(damaged(read, 200, &[0]), [6]);

@@ -3,7 +3,7 @@
 use crate::dice::{Dice, Die};
 
 use super::super::{
-    At, ClientNo, Damage, Fault, FaultKind, Machine, Moment, NodeNo, Plan, Trigger,
+    At, ClientNo, Damage, Fault, FaultKind, Kept, Machine, Moment, NodeNo, Plan, Trigger,
 };
 use super::{Shape, Swarm, signed};
 
@@ -52,7 +52,7 @@ fn draw_times(die: &mut Die, plan: &Plan, kind: &str) -> (u64, u64) {
             (die.within(500, end / 2), die.magnitude(1_000, 20_000))
         }
         // There are tables by then.
-        "damaged_table" => (die.within(end / 8, end - 500), 100),
+        "damaged_table" => (die.within(end / 8, end - 3_000), die.within(100, 3_000)),
         _ => {
             let at_ms = die.within(500, end - 500);
             let for_ms = if die.chance(15) {
@@ -79,13 +79,19 @@ fn owner_away(dice: Dice, plan: &Plan, id: u64) -> Fault {
     }
 }
 
-/// The one fault of [`Shape::RolledBack`].
+/// The one fault of [`Shape::RolledBack`]: what the node holds is not what it held.
 fn rolled_back(dice: Dice, plan: &Plan, id: u64) -> Fault {
     let mut die = dice.stream("fault", 0, id);
     let end = plan.length.faults_ms;
     let at = At::Ms(die.within(1_000, end / 3));
     let (node, restarted) = (die.pick(&plan.owners()), die.chance(70));
-    let what = FaultKind::RolledBackDisk { node, restarted };
+    let file = die.pick(&[Kept::Log, Kept::Log, Kept::Manifest, Kept::Identity]);
+    let how = die.pick(&[Damage::Rot, Damage::Rot, Damage::Worn, Damage::Cut, Damage::Gone]);
+    let what = die.weighted(&[
+        (3, FaultKind::RolledBackDisk { node, restarted }),
+        (3, FaultKind::RestoredSnapshot { node }),
+        (4, FaultKind::DamagedFile { node, file, how }),
+    ]);
     Fault { id: id as u32, at, for_ms: die.within(end / 5, end / 2), what }
 }
 
@@ -100,7 +106,14 @@ fn wiped(dice: Dice, plan: &Plan, id: u64) -> Fault {
 
 fn draw_trigger(die: &mut Die, plan: &Plan, node: NodeNo) -> Trigger {
     let client = ClientNo(die.within(1, plan.clients.len() as u64) as u32);
-    let weight = |moment| if moment == Moment::DotMinted { 4 } else { 1 };
+    let weight = |moment| match moment {
+        Moment::DotMinted | Moment::EditBegun => 4,
+        Moment::DiskWrite
+        | Moment::DiskSync
+        | Moment::DiskCreate
+        | Moment::DiskSyncDir
+        | Moment::ClientAcked => 1,
+    };
     let own = die.weighted(&Moment::OF_NODES.map(|moment| (weight(moment), moment)));
     let (event, machine) = if die.chance(40) {
         (Moment::ClientAcked, Machine::Client(client))
@@ -112,11 +125,12 @@ fn draw_trigger(die: &mut Die, plan: &Plan, node: NodeNo) -> Trigger {
         Moment::DiskWrite | Moment::DiskSync | Moment::DotMinted | Moment::ClientAcked => {
             die.magnitude(1, 200)
         }
-        Moment::DiskCreate | Moment::DiskSyncDir => die.magnitude(1, 20),
+        Moment::DiskCreate | Moment::DiskSyncDir | Moment::EditBegun => die.magnitude(1, 20),
     };
     // A write has left for the other replicas some microseconds after it was named, and is durable
-    // here a millisecond or so later.
-    let after_us = if event == Moment::DotMinted { die.magnitude(1, 4_000) } else { 0 };
+    // here a millisecond or so later. So is an edit.
+    let named = matches!(event, Moment::DotMinted | Moment::EditBegun);
+    let after_us = if named { die.magnitude(1, 4_000) } else { 0 };
     Trigger { event, machine, count, after_us }
 }
 
@@ -149,9 +163,20 @@ fn draw_fault_kind(die: &mut Die, plan: &Plan, kind: &str, node: NodeNo) -> Faul
         "clock_drift" => FaultKind::ClockDrift { node, ppm: signed(die, 100, 100_000) },
         "clock_step" => FaultKind::ClockStep { node, ms: signed(die, 10, 100_000_000) },
         "damaged_table" => {
-            let how = die.weighted(&[(3, Damage::Rot), (1, Damage::Cut), (1, Damage::Gone)]);
+            let how = die.weighted(&[
+                (3, Damage::Rot),
+                (5, Damage::Worn),
+                (1, Damage::Cut),
+                (1, Damage::Gone),
+            ]);
             FaultKind::DamagedTable { node, how }
         }
+        "snapshot" => {
+            let power_after_us = die.chance(60).then(|| die.magnitude(10, 60_000));
+            FaultKind::Snapshot { node, power_after_us }
+        }
+        "failing_reads" => FaultKind::FailingReads { node, count: die.magnitude(1, 10) as u32 },
+        "failing_writes" => FaultKind::FailingWrites { node, count: die.magnitude(1, 10) as u32 },
         "slow_disk" => FaultKind::SlowDisk { node, factor: die.magnitude(2, 1_000) as u32 },
         "failing_fsync" => FaultKind::FailingFsync { node, count: die.magnitude(1, 10) as u32 },
         "disk_full" => FaultKind::DiskFull { node, room_bytes: die.magnitude(1, 64 << 10) },

@@ -44,8 +44,11 @@ impl Weather {
             // They are written down node by node, as each goes down and comes back, or is rolled back.
             FaultKind::RolledBackDisk { .. }
             | FaultKind::WipedDisk { .. }
-            | FaultKind::DamagedTable { .. } => Vec::new(),
-            FaultKind::Crash { .. }
+            | FaultKind::RestoredSnapshot { .. }
+            | FaultKind::DamagedTable { .. }
+            | FaultKind::DamagedFile { .. } => Vec::new(),
+            FaultKind::Snapshot { .. }
+            | FaultKind::Crash { .. }
             | FaultKind::PowerLoss { .. }
             | FaultKind::Away { .. }
             | FaultKind::CrashMinority { .. }
@@ -60,6 +63,8 @@ impl Weather {
             }
             FaultKind::SlowDisk { node, .. }
             | FaultKind::FailingFsync { node, .. }
+            | FaultKind::FailingReads { node, .. }
+            | FaultKind::FailingWrites { node, .. }
             | FaultKind::DiskFull { node, .. } => vec![Felt::DiskTrouble(at(node))],
         }
     }

@@ -5,12 +5,10 @@
 
 use std::time::Duration;
 
-use starling_world::disk::DumpEntry;
 use starling_world::{disk, machine, time};
 
-use crate::dice::Dice;
 use crate::history::{Disturbance, Endpoint, Fault as Felt};
-use crate::plan::{Damage, FaultKind, NodeNo};
+use crate::plan::{FaultKind, NodeNo};
 use crate::run::cluster::Death;
 use crate::run::lock;
 use crate::run::recorder::node_index;
@@ -18,7 +16,7 @@ use crate::run::recorder::node_index;
 use super::Weather;
 
 /// How often it is looked whether a node that was asked to stop has.
-const LOOK: Duration = Duration::from_millis(10);
+pub(super) const LOOK: Duration = Duration::from_millis(10);
 
 impl Weather {
     /// What a fault does between its beginning and its end. Never returns: the caller ends it.
@@ -36,6 +34,13 @@ impl Weather {
         } else if let FaultKind::RolledBackDisk { node, restarted } = what {
             let third = Duration::from_millis(self.plan.faults[place].for_ms / 3);
             self.roll_back(place, *node, *restarted, third).await;
+        } else if let FaultKind::RestoredSnapshot { node } = what {
+            let third = Duration::from_millis(self.plan.faults[place].for_ms / 3);
+            self.restore(place, *node, third).await;
+        } else if let FaultKind::Snapshot { node, power_after_us } = what {
+            self.take_snapshot(place, *node, power_after_us.map(Duration::from_micros)).await;
+        } else if let FaultKind::DamagedFile { node, file, how } = what {
+            self.damage_file(place, *node, *file, *how).await;
         }
         std::future::pending().await
     }
@@ -64,30 +69,6 @@ impl Weather {
         let fault = Felt::RolledBack(Endpoint::Node(node_index(node)));
         let end_ns = starling_world::now();
         lock(&self.state).log.push(Disturbance { fault, start_ns: 0, end_ns });
-    }
-
-    /// Damages one of the node's tables.
-    pub(super) fn damage(&self, fault: u32, node: NodeNo, how: Damage) {
-        let machine = self.cluster.node_machine(node);
-        let is_table = |file: &DumpEntry| file.path.extension().is_some_and(|end| end == "sst");
-        let mut tables = disk::dump(machine, "/data");
-        tables.retain(|file| is_table(file) && !file.durable.is_empty());
-        if tables.is_empty() {
-            return;
-        }
-        let mut die = Dice::new(self.plan.seed).stream("damage", u64::from(fault), 0);
-        let table = &tables[die.index(tables.len())];
-        let done = match how {
-            Damage::Rot => disk::rot(machine, &table.path, &mut die.into_rng()).is_some(),
-            Damage::Cut => {
-                let left = die.within(0, table.durable.len() as u64 - 1);
-                disk::cut(machine, &table.path, left).is_ok()
-            }
-            Damage::Gone => disk::lose(machine, &table.path).is_ok(),
-        };
-        if done {
-            lock(&self.state).damaged.push((node, starling_world::now()));
-        }
     }
 
     /// What damage means: from its moment until the replicas have exchanged everything, which they have now.
@@ -145,7 +126,8 @@ impl Weather {
         // It starts into what else is on.
         self.set_pause(node);
         let at = Endpoint::Node(node_index(node));
-        let power = matches!(self.plan.faults[place].what, FaultKind::PowerLoss { .. });
+        let what = &self.plan.faults[place].what;
+        let power = matches!(what, FaultKind::PowerLoss { .. } | FaultKind::Snapshot { .. });
         let fault = if power { Felt::PowerLoss(at) } else { Felt::Down(at) };
         let end_ns = starling_world::now();
         lock(&self.state).log.push(Disturbance { fault, start_ns, end_ns });

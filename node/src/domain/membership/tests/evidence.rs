@@ -18,7 +18,7 @@ fn silent_fourth() -> Net {
 fn tell(net: &mut Net, reporters: &[usize], beats: u64, stale: bool) {
     let target = hash_of("node-0003");
     let machine = &net.nodes[0].machine;
-    let mut stamp = machine.members[&target].record.stamp;
+    let mut stamp = machine.members.get(target).expect("known").record.stamp;
     if stale {
         stamp.incarnation -= 1;
     }
@@ -26,7 +26,7 @@ fn tell(net: &mut Net, reporters: &[usize], beats: u64, stale: bool) {
         .iter()
         .map(|slot| hash_of(&format!("node-{slot:04}")))
         .map(|hash| {
-            (hash, machine.members.get(&hash).map_or(0, |e| e.record.stamp.beat.heartbeat()))
+            (hash, machine.members.get(hash).map_or(0, |e| e.record.stamp.beat.heartbeat()))
         })
         .map(|(hash, heartbeat)| (hash, heartbeat - beats.min(heartbeat)))
         .collect();
@@ -69,7 +69,7 @@ fn a_report_ends_when_it_is_not_renewed() {
     let mut net = silent_fourth();
     tell(&mut net, &[1], 0, false);
     let machine = &net.nodes[0].machine;
-    let entry = &machine.members[&hash_of("node-0003")];
+    let entry = machine.members.get(hash_of("node-0003")).expect("known");
     let counting = |seconds| {
         machine.reporters(entry, net.now() + std::time::Duration::from_secs(seconds)).len()
     };
@@ -79,7 +79,7 @@ fn a_report_ends_when_it_is_not_renewed() {
     let told = net.now();
     tell(&mut net, &[1], 1, false);
     let machine = &net.nodes[0].machine;
-    let entry = &machine.members[&hash_of("node-0003")];
+    let entry = machine.members.get(hash_of("node-0003")).expect("known");
     assert!(machine.reporters(entry, told + std::time::Duration::from_secs(8)).is_empty());
 }
 

@@ -3,6 +3,7 @@
 mod detection;
 mod evidence;
 mod hostile;
+mod members;
 mod names;
 mod net;
 mod scale;
