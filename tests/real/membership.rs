@@ -183,6 +183,9 @@ fn with_every_home_away_a_fallback_coordinates_and_nothing_is_lost() {
         let first = town.send(&fallbacks[0], Request::put("/v1/kv/b/k", "1")).await;
         assert_eq!(first.status, 200, "{}", text(&first));
         assert_eq!(json(&first)["acks"]["hinted"], 2);
+        let metrics = town.send(&fallbacks[0], Request::get("/metrics")).await;
+        let own = "starling_hints_stored_total 1\n";
+        assert!(text(&metrics).contains(own), "its own copy is a hint: {}", text(&metrics));
         // The same fallback again, with the context of its own write: one value stays.
         let second = Request::put("/v1/kv/b/k", "2").with_context(first.context);
         let second = town.send(&fallbacks[0], second).await;
