@@ -58,7 +58,9 @@ impl Weather {
         time::sleep(third).await;
         self.take_down(place, node, Death::Kill);
         disk::restore(machine, &copy);
-        let fault = Felt::RolledBack(Endpoint::Node(node_index(node)));
+        let at = Endpoint::Node(node_index(node));
+        // A copy of the last process is what a node finds that just died: only one of an earlier process is told by its generation.
+        let fault = if restarted { Felt::RolledBack(at) } else { Felt::Forgotten(at) };
         let end_ns = starling_world::now();
         lock(&self.state).log.push(Disturbance { fault, start_ns, end_ns });
     }
