@@ -20,6 +20,9 @@ const SYNCED_ALONE: u32 = 1_000;
 const WRITERS: u32 = 64;
 const SYNCED_EACH: u32 = 500;
 
+/// What is written, and the orders in which all pairs are: once, and then twice over.
+const PASSES: [(&str, &[u64]); 2] = [("load", &[2]), ("overwrite", &[3, 6])];
+
 /// A second's worth of work, of both.
 #[derive(Default)]
 struct Row {
@@ -80,6 +83,11 @@ struct Turn {
     bytes: String,
 }
 
+/// All pairs in random order, once for each purpose.
+fn orders(pairs: u32, purposes: &[u64]) -> Vec<u32> {
+    purposes.iter().flat_map(|&purpose| data::shuffled(pairs, purpose)).collect()
+}
+
 fn say(what: &str) {
     eprintln!("  {what} …");
 }
@@ -100,29 +108,35 @@ fn measure_ours(folder: &Path, pairs: u32, round: usize) -> Turn {
 
 async fn ours_turn(folder: &Path, pairs: u32) -> Turn {
     let mut rates = Vec::new();
+    let mut bytes = String::new();
     let mut values = Values::new(1);
     let engine = ours::open(folder, ours::interval()).await;
-    for (purpose, what) in [(2, "load"), (3, "overwrite")] {
+    let mut loaded = 0;
+    for (what, purposes) in PASSES {
         say(what);
-        let order = data::shuffled(pairs, purpose);
+        let order = orders(pairs, purposes);
         let started = Instant::now();
-        for at in order {
-            ours::put(&engine, &data::name(at), values.next(), purpose).await;
+        for &at in &order {
+            ours::put(&engine, &data::name(at), values.next(), purposes[0]).await;
         }
         engine.barrier().durable().await.expect("the engine is open");
-        rates.push(rate(pairs as usize, started.elapsed()));
+        rates.push(rate(order.len(), started.elapsed()));
+        say("settle");
+        ours::settle(&engine).await;
+        let stats = engine.stats();
+        let before = std::mem::replace(&mut loaded, stats.flushed_bytes + stats.compacted_bytes);
+        if purposes.len() > 1 {
+            let live = f64::from(pairs) * (data::VALUE_BYTES + 24) as f64;
+            let put = live * purposes.len() as f64;
+            let kept = folder_bytes(folder) as f64 - stats.log_bytes as f64;
+            bytes = format!(
+                "overwrites: written {:.1} times what was put (log included), kept {:.2} times what is live, {} tables",
+                1.0 + (loaded - before) as f64 / put,
+                kept / live,
+                stats.tables,
+            );
+        }
     }
-    say("settle");
-    ours::settle(&engine).await;
-    let stats = engine.stats();
-    let given = 2.0 * f64::from(pairs) * (data::VALUE_BYTES + 24) as f64;
-    let kept = folder_bytes(folder) as f64 - stats.log_bytes as f64;
-    let bytes = format!(
-        "written {:.1} times what was put (log included), kept {:.2} times what is live, {} tables",
-        1.0 + (stats.flushed_bytes + stats.compacted_bytes) as f64 / given,
-        kept / (given / 2.0),
-        stats.tables,
-    );
     engine.close().await.expect("the disk takes it");
 
     let engine = ours::open(folder, SyncPolicy::Always).await;
@@ -167,21 +181,21 @@ fn measure_theirs(folder: &Path, pairs: u32, round: usize) -> Turn {
     let mut rates = Vec::new();
     let mut values = Values::new(1);
     let peer = Peer::open(folder);
-    for (purpose, what) in [(2, "load"), (3, "overwrite")] {
+    for (what, purposes) in PASSES {
         say(what);
-        let order = data::shuffled(pairs, purpose);
+        let order = orders(pairs, purposes);
         let syncing = Syncing::start(&peer);
         let started = Instant::now();
-        for at in order {
+        for &at in &order {
             let (name, value) = (data::name(at), values.next());
             peer.pairs.insert(name.as_bytes(), &value[..]).expect("the disk takes it");
         }
         peer.sync();
-        rates.push(rate(pairs as usize, started.elapsed()));
+        rates.push(rate(order.len(), started.elapsed()));
         drop(syncing);
+        say("settle");
+        peer::settle(folder);
     }
-    say("settle");
-    peer::settle(folder);
     let live = f64::from(pairs) * (data::VALUE_BYTES + 24) as f64;
     let bytes = format!("kept {:.2} times what is live", peer.pairs.disk_space() as f64 / live);
     say("synced puts");
