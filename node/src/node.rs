@@ -26,11 +26,13 @@ use crate::domain::ring::{Member, Ring, RingError};
 use crate::http::server::{Limits, Server};
 use crate::http::site::Site;
 use crate::http::waiting::{Front, Reason};
-use crate::http::{App, router};
+use crate::http::{App, Background, router};
 use crate::rpc::identity::LocalInfo;
 use crate::rpc::{self, Peers};
 use crate::runtime::net::{self, TcpListener, UdpSocket};
 use crate::runtime::{event, rng, task, time};
+use crate::service::anti_entropy::trees::Trees;
+use crate::service::anti_entropy::{self, AntiEntropy};
 use crate::service::cluster::{Cluster, Surroundings};
 use crate::service::coordinator::{Coordinator, Patience};
 use crate::service::gossip::Gossip;
@@ -67,6 +69,9 @@ pub enum StartError {
     /// A rolled-back folder could not take a new id.
     #[error("the data folder is an older copy, and cannot take a new id: {0}")]
     Renew(#[from] storage::RenewError),
+    /// A rolled-back folder could not be put in doubt.
+    #[error("the data folder is an older copy, and that cannot be written down: {0}")]
+    Doubt(#[from] storage::ReadError),
     /// The members make no ring.
     #[error("the members make no ring: {0}")]
     Ring(#[from] RingError),
@@ -126,7 +131,7 @@ impl Node {
         join(&config, &engine, &gossip).await?;
         let (ring, founders) = find_ring(&config, &gossip).await?;
         let (ring, data) = (Arc::new(ring), config.data.clone());
-        let replica = Arc::new(Replica::start(engine.clone(), config.limits.siblings).await?);
+        let replica = start_replica(&config, &engine, &ring).await?;
         let local = local_info(&config, &engine);
         let peers = dial(&config, &gossip, &ring, &local);
         let cluster = Arc::new(Cluster::new(&config.node, ring, |name| peers.get(name)));
@@ -138,17 +143,20 @@ impl Node {
             Patience::default(),
         ));
         let handoff = start_handoff(&config, &replica, &cluster, &metrics);
+        let anti_entropy = start_anti_entropy(&config, &replica, &cluster, &metrics);
         let service = PeerService::new(
             replica.clone(),
             coordinator.clone(),
             gossip.clone(),
+            anti_entropy.answering().clone(),
             metrics.clone(),
             config.limits.pair_bytes,
         );
         let rpc = RpcServer::start(rpc_listener, &local, service, &config);
         let drain = Duration::from_millis(config.timeouts.drain_ms);
         let following = task::spawn(roster::follow(data, founders, gossip.clone()));
-        let app = Arc::new(App::new(config, coordinator, replica, gossip, handoff, metrics));
+        let background = Background { handoff, anti_entropy };
+        let app = Arc::new(App::new(config, coordinator, replica, gossip, background, metrics));
         front.serve(Site::of_node(app.clone(), router(app.clone())));
         app.set_ready(true);
         tracing::info!(node = %app.config.node, http = %app.config.http, rpc = %app.config.rpc, "ready");
@@ -168,6 +176,7 @@ impl Node {
         self.app.set_ready(false);
         self.app.gossip.stop().await;
         self.app.handoff.stop().await;
+        self.app.anti_entropy.stop().await;
         // Side by side: one after the other they would take the time twice. The node's own calls to
         // peers stay open meanwhile, since what runs may need them.
         future::join(self.http.stop(self.drain), self.rpc.stop()).await;
@@ -271,6 +280,8 @@ async fn join(config: &Config, engine: &Engine, gossip: &Gossip) -> Result<(), S
                 return Err(StartError::NameTaken { name: config.node.clone(), other: gossip });
             }
             Standing::Outdated { generation } => {
+                // Doubted first: a new id without doubt would vouch for an old copy.
+                engine.doubt_all().await?;
                 let renewed = engine.renew_identity().await?;
                 event::note("identity_renewed", 0, renewed.generation);
                 tracing::warn!(
@@ -331,6 +342,31 @@ fn reason_to_wait(config: &Config, gossip: &Gossip) -> Reason {
             missing.join(", ")
         ),
     })
+}
+
+async fn start_replica(
+    config: &Config,
+    engine: &Engine,
+    ring: &Ring,
+) -> Result<Arc<Replica>, ReserveError> {
+    let me = ring.index_of(&config.node).filter(|&me| ring.member(me).vnodes > 0);
+    let trees = me.map_or_else(Trees::none, |me| Trees::new(ring, me, engine));
+    let siblings_max = config.limits.siblings;
+    Ok(Arc::new(Replica::start_with(engine.clone(), siblings_max, Arc::new(trees)).await?))
+}
+
+fn start_anti_entropy(
+    config: &Config,
+    replica: &Arc<Replica>,
+    cluster: &Arc<Cluster>,
+    metrics: &Arc<Metrics>,
+) -> AntiEntropy {
+    let options = anti_entropy::Options {
+        period: Duration::from_millis(config.anti_entropy.period_ms),
+        bytes_per_s: config.anti_entropy.bytes_per_s,
+        ..anti_entropy::Options::default()
+    };
+    AntiEntropy::start(replica.clone(), cluster.clone(), metrics.clone(), options)
 }
 
 fn start_handoff(
@@ -400,6 +436,7 @@ fn storage_options(config: &Config) -> storage::Options {
         cache_bytes: config.storage.cache_bytes,
         gather: Duration::from_micros(config.storage.gather_us),
         hint_bytes_max: config.hints.bytes_max,
+        born_doubtful: true,
         ..storage::Options::default()
     }
 }

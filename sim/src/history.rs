@@ -287,8 +287,12 @@ pub enum Fault {
     Down(Endpoint),
     /// The machine lost its power: what was not synced may be gone.
     PowerLoss(Endpoint),
-    /// The machine's disk became a copy of itself as it was at the start of this; it was put back at the end.
+    /// The machine's disk became a copy of itself as it was at the start of this; it was put back at the end, and its node knows
+    /// that it is an older one.
     RolledBack(Endpoint),
+    /// Some of what the machine had stored from the start of this to its end is gone, and its node may not know: what it
+    /// answers may count.
+    Forgotten(Endpoint),
     /// At the start of this some of what the machine had stored was damaged; at its end it had exchanged all of it
     /// with the other replicas. In between its answers may count for no R; its acks count for W.
     Damaged(Endpoint),

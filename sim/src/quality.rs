@@ -296,6 +296,7 @@ fn scenario_of(fault: Fault, felt: &[Fault]) -> Scenario {
         | Fault::LinkRough { .. }
         | Fault::DiskTrouble(_)
         | Fault::RolledBack(_)
+        | Fault::Forgotten(_)
         | Fault::Damaged(_)
         | Fault::ClockWrong(_) => Scenario::Quiet,
     }

@@ -27,6 +27,9 @@ pub struct Report {
     pub requests: BTreeMap<String, Outcomes>,
     /// How well nodes told the dead from the living.
     pub detector: Quality,
+    /// How long the replicas took to be equal after the last fault had ended; `None`: the run did not come so far.
+    #[serde(default)]
+    pub converged_ms: Option<u64>,
 }
 
 /// How a run ended.
@@ -97,6 +100,7 @@ impl Report {
             events: BTreeMap::new(),
             requests: BTreeMap::new(),
             detector: Quality::default(),
+            converged_ms: None,
         }
     }
 

@@ -17,7 +17,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts `count` nodes and waits until each has its connections to the others.
+    /// Starts `count` nodes and waits until each has its connections to the others, and vouches for what it holds.
     pub(crate) async fn start(count: usize, adjust: impl Fn(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let free = || {
@@ -60,7 +60,7 @@ impl Cluster {
                 .all(|at| cluster.peer(at).is_none_or(starling::rpc::Peer::is_usable))
         };
         for node in &self.nodes {
-            while !all_up(node) {
+            while !all_up(node) || !node.app().anti_entropy.is_settled() {
                 time::sleep(Duration::from_millis(5)).await;
             }
         }

@@ -8,4 +8,5 @@ mod cluster;
 mod contract;
 mod errors;
 mod membership;
+mod repair;
 mod server;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use starling::client::{Client, ClientError, Request, Response};
@@ -14,7 +14,7 @@ use starling::runtime::time;
 use super::cluster::{json, story, text};
 
 /// Nodes by name, founded: each knows names and seeds alone.
-struct Town {
+pub(crate) struct Town {
     folder: tempfile::TempDir,
     places: BTreeMap<String, (SocketAddr, SocketAddr)>,
     founders: Vec<String>,
@@ -23,7 +23,7 @@ struct Town {
 }
 
 impl Town {
-    fn new(founders: &[&str], others: &[&str], adjust: fn(&mut Config)) -> Self {
+    pub(crate) fn new(founders: &[&str], others: &[&str], adjust: fn(&mut Config)) -> Self {
         let free = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap()
@@ -50,8 +50,8 @@ impl Town {
         config
     }
 
-    /// Starts nodes at once, as they may need each other, and waits until each takes each for up.
-    async fn start(&mut self, names: &[&str]) {
+    /// Starts nodes at once, as they may need each other, and waits until each takes each for up, and is ready.
+    pub(crate) async fn start(&mut self, names: &[&str]) {
         let starting: Vec<(&str, JoinHandle<Result<Node, StartError>>)> =
             names.iter().map(|name| (*name, task::spawn(Node::start(self.config(name))))).collect();
         for (name, started) in starting {
@@ -62,13 +62,23 @@ impl Town {
         for name in self.nodes.keys() {
             self.until(name, "/v1/cluster", |view| up(view) == count).await;
         }
+        for name in names {
+            while self.send(name, Request::get("/health/ready")).await.status != 200 {
+                time::sleep(Duration::from_millis(10)).await;
+            }
+        }
     }
 
-    async fn stop(&mut self, name: &str) {
+    /// The data folder of a node.
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) async fn stop(&mut self, name: &str) {
         self.nodes.remove(name).unwrap().stop().await;
     }
 
-    async fn stop_all(mut self) {
+    pub(crate) async fn stop_all(mut self) {
         while let Some((_, node)) = self.nodes.pop_first() {
             node.stop().await;
         }
@@ -79,11 +89,16 @@ impl Town {
         Client::new(self.places[name].1).send(request, deadline).await
     }
 
-    async fn send(&self, name: &str, request: Request) -> Response {
+    pub(crate) async fn send(&self, name: &str, request: Request) -> Response {
         self.try_send(name, request).await.unwrap()
     }
 
-    async fn until(&self, name: &str, path: &str, holds: impl Fn(&serde_json::Value) -> bool) {
+    pub(crate) async fn until(
+        &self,
+        name: &str,
+        path: &str,
+        holds: impl Fn(&serde_json::Value) -> bool,
+    ) {
         let deadline = time::now() + Duration::from_secs(30);
         loop {
             let answer = self.send(name, Request::get(path)).await;
@@ -168,6 +183,9 @@ fn with_every_home_away_a_fallback_coordinates_and_nothing_is_lost() {
         let first = town.send(&fallbacks[0], Request::put("/v1/kv/b/k", "1")).await;
         assert_eq!(first.status, 200, "{}", text(&first));
         assert_eq!(json(&first)["acks"]["hinted"], 2);
+        let metrics = town.send(&fallbacks[0], Request::get("/metrics")).await;
+        let own = "starling_hints_stored_total 1\n";
+        assert!(text(&metrics).contains(own), "its own copy is a hint: {}", text(&metrics));
         // The same fallback again, with the context of its own write: one value stays.
         let second = Request::put("/v1/kv/b/k", "2").with_context(first.context);
         let second = town.send(&fallbacks[0], second).await;

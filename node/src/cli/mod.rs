@@ -1,5 +1,5 @@
 //! The command line: `starling serve`, `dev`, `get`, `put`, `delete`, `status`, `config`,
-//! `snapshot`, `fsck`, `bench`.
+//! `snapshot`, `repair`, `fsck`, `bench`.
 //!
 //! Results go to stdout; everything that is said about them goes to stderr, so that pipes carry
 //! data alone. A reader that closes the pipe early ends the command in silence. Messages say what
@@ -14,6 +14,7 @@ mod dev;
 mod fsck;
 mod keys;
 mod node_url;
+mod repair;
 mod serve;
 mod snapshot;
 mod status;
@@ -96,6 +97,8 @@ enum Command {
     Config(config::Args),
     /// Make a consistent copy of a node's data while it serves, for a backup
     Snapshot(snapshot::Args),
+    /// Have a node compare what it holds with the other replicas now, and show how they compare
+    Repair(repair::Args),
     /// Check the data folder of a node that is not running, and change nothing
     Fsck(fsck::Args),
     /// Measure throughput and latency
@@ -121,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
+        Command::Repair(args) => repair::run(&args),
         Command::Fsck(args) => fsck::run(&args),
         Command::Bench(args) => bench::command(args),
         Command::BenchBare(args) => bench::bare_command(args),
@@ -210,6 +214,8 @@ mod tests {
             "starling config --example",
             "starling config --check f.yml",
             "starling snapshot --node 127.0.0.1:8001 --name monday --json",
+            "starling repair",
+            "starling repair --node 127.0.0.1:8001 --partition 7 --wait --json",
             "starling fsck --data /tmp/x --json",
             "starling bench --spawn 3 --bare --reads 0.5",
             "starling bench --spawn 3 --rate 1000 --outage 60s",

@@ -387,7 +387,19 @@ pub const FIELDS: &[Field] = &[
         "hints.age_s",
         Kind::Number { min: 1, max: 31_536_000 },
         Default::Number(10_800),
-        "a hint older than this is dropped; read repair has to do",
+        "a hint older than this is dropped; anti-entropy brings its owner what it lacks",
+    ),
+    field(
+        "anti_entropy.period_ms",
+        Kind::Number { min: 100, max: 86_400_000 },
+        Default::Number(60_000),
+        "each pair of replicas compares each partition at least this often",
+    ),
+    field(
+        "anti_entropy.bytes_per_s",
+        Kind::Number { min: 65_536, max: 10_737_418_240 },
+        Default::Number(67_108_864),
+        "what healing moves at the most; it slows down while clients wait",
     ),
     field(
         "log.format",

@@ -76,6 +76,8 @@ pub struct Config {
     pub storage: Storage,
     /// Writes kept for members that are away.
     pub hints: Hints,
+    /// How replicas heal each other.
+    pub anti_entropy: AntiEntropy,
     /// What is logged, and how.
     pub log: Log,
 }
@@ -126,6 +128,15 @@ pub struct Hints {
     pub bytes_max: u64,
     /// Seconds after which one is dropped.
     pub age_s: u64,
+}
+
+/// How replicas heal each other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AntiEntropy {
+    /// Milliseconds within which each pair of replicas compares each partition.
+    pub period_ms: u64,
+    /// Bytes of objects that a node moves for it in a second, at the most.
+    pub bytes_per_s: u64,
 }
 
 /// One node of the cluster, as the others see it.

@@ -11,8 +11,8 @@ use super::address::HostPort;
 use super::fields::{self, Default, Field, Kind};
 use super::mistakes::{Mistakes, nearest};
 use super::{
-    Advertise, Config, ConfigErrors, Detector, Gossip, Hints, Limits, Log, LogFormat, LogLevel,
-    MEMBERS_MAX, Member, Replication, Ring, Storage, Sync, Timeouts,
+    Advertise, AntiEntropy, Config, ConfigErrors, Detector, Gossip, Hints, Limits, Log, LogFormat,
+    LogLevel, MEMBERS_MAX, Member, Replication, Ring, Storage, Sync, Timeouts,
 };
 use crate::domain::quorum::Level;
 
@@ -170,9 +170,12 @@ fn read(tree: &Map<String, Value>, mistakes: &mut Mistakes) -> Config {
         }
     };
     let gossip = gossip(&mut root.section("gossip", &empty));
-    let hints = {
-        let mut at = root.section("hints", &empty);
-        Hints { bytes_max: at.number("hints.bytes_max"), age_s: at.number("hints.age_s") }
+    let mut at = root.section("hints", &empty);
+    let hints = Hints { bytes_max: at.number("hints.bytes_max"), age_s: at.number("hints.age_s") };
+    let mut at = root.section("anti_entropy", &empty);
+    let anti_entropy = AntiEntropy {
+        period_ms: at.number("anti_entropy.period_ms"),
+        bytes_per_s: at.number("anti_entropy.bytes_per_s"),
     };
     let replication = replication(&mut root.section("replication", &empty));
     let timeouts = timeouts(&mut root.section("timeouts", &empty));
@@ -200,6 +203,7 @@ fn read(tree: &Map<String, Value>, mistakes: &mut Mistakes) -> Config {
         limits,
         storage,
         hints,
+        anti_entropy,
         log,
     }
 }

@@ -69,6 +69,7 @@ seeds: 'seed.internal:81, 10.0.0.1:81'
 advertise: {rpc: out:81, http: out:80}
 gossip: {interval_ms: 200, fanout: 2, detector: count, missed_beats: 5, secret: hush}
 hints: {bytes_max: 4096, age_s: 60}
+anti_entropy: {period_ms: 5000, bytes_per_s: 1048576}
 ring: {partitions: 64, vnodes: 8}
 replication: {n: 1, r: one, w: 1}
 timeouts:
@@ -110,6 +111,7 @@ fn every_field_can_be_set_in_the_file() {
         secret: "hush".to_owned(),
     };
     expected.hints = Hints { bytes_max: 4096, age_s: 60 };
+    expected.anti_entropy = AntiEntropy { period_ms: 5_000, bytes_per_s: 1_048_576 };
     expected.ring = Ring { partitions: 64, vnodes: 8 };
     expected.replication = Replication { n: 1, r: Level::One, w: Level::Count(1) };
     expected.timeouts = Timeouts {

@@ -92,6 +92,12 @@ impl Key {
         Ok(Self { token, raw: raw.into(), bucket_len: bucket.len() as u8 })
     }
 
+    /// Sorts before every key of `token` and behind all of those before it: a bound for scans. It is no
+    /// key that anybody can store.
+    pub fn lowest(token: Token) -> Self {
+        Self { token, raw: Bytes::from_static(b"\0"), bucket_len: 0 }
+    }
+
     /// Where the key lives on the ring.
     pub fn token(&self) -> Token {
         self.token

@@ -24,6 +24,9 @@
 //! | incarnation | orders the processes and addresses of one name: the higher one is the newer |
 //! | suspect | a member that is silent and does not answer, as one other member says |
 //! | down | a member that enough live members suspect at once |
+//! | anti-entropy | comparing and healing replicas in the background ([`merkle`]) |
+//! | exchange | one such comparison of a partition between two home replicas |
+//! | doubtful | of a copy: it may lack what was acked, so it does not count in reads |
 //! | tally | counts the replies to one request and says when they are enough |
 
 pub mod causality;
@@ -32,6 +35,7 @@ pub mod context_token;
 pub mod hint;
 pub mod key;
 pub mod membership;
+pub mod merkle;
 pub mod mint;
 pub mod object;
 pub mod quorum;

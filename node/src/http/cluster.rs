@@ -122,6 +122,35 @@ pub async fn hints(State(app): State<Arc<App>>) -> Json {
     as_json(&json!({"node": app.config.node, "owners": owners}))
 }
 
+/// How each home partition of this node compares with its other home replicas.
+pub async fn repair(State(app): State<Arc<App>>) -> Json {
+    let stats = app.anti_entropy.stats();
+    let partitions: Vec<Value> = stats
+        .iter()
+        .map(|stats| {
+            let compared = stats.compared.iter().map(|(name, ago)| {
+                json!({"with": name, "ago_ms": ago.map(|ago| ago.as_millis() as u64)})
+            });
+            json!({
+                "partition": stats.partition,
+                "root": stats.root.map(|root| format!("{root:016x}")),
+                "keys": stats.keys,
+                "doubtful": stats.doubtful,
+                "keys_sent": stats.shipped.0,
+                "keys_received": stats.shipped.1,
+                "exchanges": compared.collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    as_json(&json!({
+        "node": app.config.node,
+        "period_ms": app.config.anti_entropy.period_ms,
+        "busy": app.anti_entropy.is_busy(),
+        "doubtful": stats.iter().filter(|stats| stats.doubtful).count(),
+        "partitions": partitions,
+    }))
+}
+
 /// Every partition's preference list, and each node's share.
 pub async fn ring(State(app): State<Arc<App>>) -> Json {
     let ring = app.coordinator.cluster().ring();

@@ -34,6 +34,7 @@ use rand::RngCore;
 use crate::config::Config;
 use crate::domain::key::murmur3;
 use crate::runtime::rng;
+use crate::service::anti_entropy::AntiEntropy;
 use crate::service::coordinator::Coordinator;
 use crate::service::gossip::Gossip;
 use crate::service::hints::Handoff;
@@ -58,11 +59,21 @@ pub struct App {
     pub gossip: Gossip,
     /// What it keeps for those that are away.
     pub handoff: Handoff,
+    /// Its comparisons with other home replicas.
+    pub anti_entropy: AntiEntropy,
     /// Counts.
     pub metrics: Arc<Metrics>,
     ready: AtomicBool,
     in_flight: AtomicUsize,
     request_ids: AtomicU64,
+}
+
+/// What a node does without being asked.
+pub struct Background {
+    /// Hints on their way.
+    pub handoff: Handoff,
+    /// Replicas that heal each other.
+    pub anti_entropy: AntiEntropy,
 }
 
 impl App {
@@ -72,7 +83,7 @@ impl App {
         coordinator: Arc<Coordinator>,
         replica: Arc<Replica>,
         gossip: Gossip,
-        handoff: Handoff,
+        Background { handoff, anti_entropy }: Background,
         metrics: Arc<Metrics>,
     ) -> Self {
         let first_id = rng::fork("request ids").next_u64();
@@ -82,6 +93,7 @@ impl App {
             replica,
             gossip,
             handoff,
+            anti_entropy,
             metrics,
             ready: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -124,8 +136,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/cluster", get(cluster::members))
         .route("/v1/cluster/ring", get(cluster::ring))
         .route("/v1/cluster/hints", get(cluster::hints))
+        .route("/v1/cluster/repair", get(cluster::repair))
         .route("/v1/cluster/where/{bucket}/{*key}", get(cluster::locate))
         .route("/v1/admin/snapshots/{name}", post(admin::snapshot))
+        .route("/v1/admin/repair", post(admin::repair))
         .route("/health/live", get(ops::live))
         .route("/health/ready", get(ops::ready))
         .route("/metrics", get(ops::metrics))

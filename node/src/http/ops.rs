@@ -26,6 +26,11 @@ pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem>
     if !app.is_ready() {
         return Err(Problem::not_ready("it is starting or stopping"));
     }
+    if !app.anti_entropy.is_settled() {
+        return Err(Problem::not_ready(
+            "its data folder is new: it compares it with those of the other replicas first",
+        ));
+    }
     match app.replica.engine().stats().stalled {
         None => Ok("ready\n"),
         Some(reason) => {
@@ -54,6 +59,11 @@ pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     gauge(&mut text, "starling_log_records", "Records logged since the start.", stats.records);
     tables(&stats, &mut text);
     members(&app, &mut text);
+    let (doubtful, rate) = (app.anti_entropy.doubtful().len(), app.anti_entropy.rate());
+    let help = "Home partitions of which this copy may lack something.";
+    gauge(&mut text, "starling_doubtful_partitions", help, doubtful);
+    let help = "Bytes that exchanges may move in a second now.";
+    gauge(&mut text, "starling_repair_bytes_per_second_max", help, rate.round());
     let ready = u8::from(app.is_ready());
     gauge(&mut text, "starling_ready", "1 while the node serves.", ready);
     text.push_str("# EOF\n");

@@ -120,6 +120,26 @@ pub fn parse(
     Ok(parameters)
 }
 
+/// The partition that `?partition=` names; `None`: all are meant.
+///
+/// # Errors
+/// 400 for another parameter, or a value that is no number.
+pub fn partition(query: Option<&str>) -> Result<Option<u32>, Problem> {
+    let mut partition = None;
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let Some(value) = pair.strip_prefix("partition=") else {
+            let detail = format!("there is no parameter {pair} here: use partition");
+            return Err(Problem::bad_request("unknown-parameter", detail));
+        };
+        let number = value.parse::<u32>().map_err(|_| {
+            let detail = format!("partition={value} is not allowed: use a partition's number");
+            Problem::bad_request("bad-parameter", detail)
+        })?;
+        partition = Some(number);
+    }
+    Ok(partition)
+}
+
 /// The key named by a path's rest, `{bucket}/{key}`, each percent-decoded.
 ///
 /// # Errors

@@ -22,6 +22,7 @@ use super::handshake::NAME_BYTES_MAX;
 use crate::domain::causality::CausalContext;
 use crate::domain::codec::{DecodeError, Decoder, Encode};
 use crate::domain::key::Key;
+use crate::domain::merkle::message::{Answer, Ask};
 use crate::domain::object::{Content, Object};
 use crate::runtime::time::Instant;
 
@@ -80,6 +81,14 @@ pub enum Request {
     /// From a node that is no home replica, to one that is: coordinate this write. A lost one, or a
     /// lost answer, leaves the outcome unknown; repeating it may add a sibling.
     Write(WriteRequest),
+    /// From another home replica, to compare and heal a partition. What is put is merged; the rest changes nothing. A lost
+    /// one costs a retry, and repeating it is harmless.
+    Exchange {
+        /// The [digest](crate::domain::ring::Ring::digest) of the asker's ring: partitions mean the same only on the same ring.
+        ring: u64,
+        /// The question.
+        ask: Ask,
+    },
     /// Are you there? Answered by the server itself; no handler sees it.
     Ping,
 }
@@ -116,6 +125,13 @@ pub enum Reply {
     Absent,
     /// To `Write`: done, with enough acks.
     Written(WriteReply),
+    /// To `Exchange`.
+    Exchanged {
+        /// The clients of this node wait longer than they have to: ask more slowly.
+        crowded: bool,
+        /// The answer.
+        answer: Answer,
+    },
     /// To `Ping`.
     Pong,
     /// To anything: not done, or not known to be done, and why.
@@ -295,6 +311,11 @@ impl Request {
                 out.put_u8(6);
                 key.encode(out);
             }
+            Request::Exchange { ring, ask } => {
+                out.put_u8(7);
+                out.put_u64(*ring);
+                ask.encode(out);
+            }
         }
     }
 
@@ -317,6 +338,7 @@ impl Request {
                 Request::Hint { owner: owner.into(), key, object: Arc::new(Object::decode(from)?) }
             }
             6 => Request::FetchHinted { key: Key::decode(from)? },
+            7 => Request::Exchange { ring: from.u64("ring")?, ask: Ask::decode(from)? },
             _ => return Err(DecodeError::Invalid("request tag")),
         })
     }
@@ -384,6 +406,10 @@ impl Reply {
                 out.put_u8(6);
                 refusal.encode(out);
             }
+            Reply::Exchanged { crowded, answer } => {
+                out.put_slice(&[7, u8::from(*crowded)]);
+                answer.encode(out);
+            }
         }
     }
 
@@ -402,6 +428,14 @@ impl Reply {
                 hinted: from.u8("hinted")?,
             }),
             6 => Reply::Refused(Refusal::decode(from)?),
+            7 => {
+                let crowded = match from.u8("crowded")? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(DecodeError::Invalid("crowded")),
+                };
+                Reply::Exchanged { crowded, answer: Answer::decode(from)? }
+            }
             _ => return Err(DecodeError::Invalid("reply tag")),
         })
     }

@@ -93,6 +93,12 @@ impl Cluster {
         health == Health::Down as u8 || health == Health::Stopped as u8
     }
 
+    /// True when gossip believes that the member is up, or no more than suspects it.
+    pub fn is_believed_up(&self, node: NodeIndex) -> bool {
+        let health = self.places[usize::from(node.0)].health.load(Ordering::Acquire);
+        health == Health::Up as u8 || health == Health::Suspect as u8
+    }
+
     /// True for this node, and for a member that is worth asking now.
     pub fn is_live(&self, node: NodeIndex) -> bool {
         match self.peer(node) {

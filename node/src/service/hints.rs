@@ -137,7 +137,13 @@ pub fn keep(
     object: Arc<Object>,
 ) -> Result<Ticket, ReplicaError> {
     let kept = replica.store_hint(owner, key, object);
-    match &kept {
+    count(metrics, owner, key, kept.as_ref());
+    kept
+}
+
+/// Counts a hint for `owner` that was kept, or was not.
+pub fn count<T>(metrics: &Metrics, owner: &str, key: &Key, kept: Result<&T, &ReplicaError>) {
+    match kept {
         Ok(_) => {
             metrics.hints_stored.increment();
             event::note("hint_stored", key.token().0, owner_token(owner));
@@ -148,7 +154,6 @@ pub fn keep(
         }
         Err(_) => {}
     }
-    kept
 }
 
 /// How events name an owner.

@@ -18,10 +18,12 @@
 //! | what is believed of the ring's members | [`cluster`] |
 //! | who makes the ring, on disk | [`roster`] |
 //! | hints on their way to their owners | [`hints`] |
+//! | trees of home partitions; when each was compared with whom | [`anti_entropy`] |
 //! | counts | [`metrics`] |
 //!
 //! A service performs effects and decides nothing that the domain could decide.
 
+pub mod anti_entropy;
 pub mod cluster;
 pub mod coordinator;
 pub mod gossip;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
+use super::anti_entropy::answering::Answering;
 use super::coordinator::{Coordinator, RequestError, Wanted};
 use super::gossip::Gossip;
 use super::hints;
@@ -22,6 +23,7 @@ pub struct PeerService {
     replica: Arc<Replica>,
     coordinator: Arc<Coordinator>,
     gossip: Gossip,
+    answering: Arc<Answering>,
     metrics: Arc<Metrics>,
     pair_bytes_max: usize,
 }
@@ -32,10 +34,11 @@ impl PeerService {
         replica: Arc<Replica>,
         coordinator: Arc<Coordinator>,
         gossip: Gossip,
+        answering: Arc<Answering>,
         metrics: Arc<Metrics>,
         pair_bytes_max: usize,
     ) -> Self {
-        Self { replica, coordinator, gossip, metrics, pair_bytes_max }
+        Self { replica, coordinator, gossip, answering, metrics, pair_bytes_max }
     }
 }
 
@@ -74,6 +77,15 @@ impl Handler for PeerService {
             }
             Request::FetchHinted { key } => {
                 Handled::Now(self.replica.engine().hinted(&key).map_or(Reply::Absent, Reply::Found))
+            }
+            Request::Exchange { ring, ask } => {
+                let answering = self.answering.clone();
+                let mut answer = Box::pin(async move { answering.answer(head, ring, ask).await });
+                // Roots that are compared need no task.
+                match (&mut answer).now_or_never() {
+                    Some(reply) => Handled::Now(reply),
+                    None => Handled::Later(answer),
+                }
             }
             Request::Write(write) => {
                 let size = match &write.content {
@@ -175,6 +187,7 @@ fn kind(request: &Request) -> &'static str {
         Request::Hint { .. } => "hint",
         Request::FetchHinted { .. } => "fetch hinted",
         Request::Write(_) => "write",
+        Request::Exchange { .. } => "exchange",
         Request::Ping => "ping",
     }
 }

@@ -14,10 +14,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use super::anti_entropy::trees::Trees;
 use crate::domain::causality::{CausalContext, Dot};
 use crate::domain::key::Key;
 use crate::domain::mint::{EpochsExhausted, Minter};
 use crate::domain::object::{Content, Object, Sibling};
+use crate::runtime::time::Instant;
 use crate::runtime::{event, time};
 use crate::storage::{Engine, Known, ReadError, ReserveError, Ticket, WriteError};
 
@@ -79,6 +81,7 @@ pub struct Minted {
 /// This node's copy of the keys it holds.
 pub struct Replica {
     engine: Engine,
+    trees: Arc<Trees>,
     locks: Vec<tokio::sync::Mutex<()>>,
     minter: Mutex<Minter>,
     reserving: tokio::sync::Mutex<()>,
@@ -89,17 +92,30 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Starts minting on `engine`, with a first block of epochs reserved durably.
+    /// Starts minting on `engine`, with a first block of epochs reserved durably, and without trees.
     ///
     /// # Errors
     /// When the reservation can't be made durable.
     pub async fn start(engine: Engine, siblings_max: usize) -> Result<Self, ReserveError> {
+        Self::start_with(engine, siblings_max, Arc::new(Trees::none())).await
+    }
+
+    /// [`start`](Self::start), with every change told to `trees`.
+    ///
+    /// # Errors
+    /// As it.
+    pub async fn start_with(
+        engine: Engine,
+        siblings_max: usize,
+        trees: Arc<Trees>,
+    ) -> Result<Self, ReserveError> {
         let block = engine.reserve_epochs().await?;
         let minter = Minter::new(engine.identity().node, block.first, block.through);
         let (failures, damages) = (engine.failures(), engine.damages());
         let trusts = engine.trusts();
         Ok(Self {
             engine,
+            trees,
             locks: (0..KEY_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             minter: Mutex::new(minter),
             reserving: tokio::sync::Mutex::new(()),
@@ -113,6 +129,11 @@ impl Replica {
     /// The storage engine beneath.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// The trees of what it holds.
+    pub fn trees(&self) -> &Arc<Trees> {
+        &self.trees
     }
 
     /// What this replica knows of the key, and whether it can vouch for that: if not, it counts for nothing.
@@ -134,7 +155,9 @@ impl Replica {
         let Known { object: state, doubtful } = self.engine.known(key).await?;
         self.check_siblings(state.as_deref(), &intent.seen)?;
         let (dot, object, context) = self.write_on(state.as_deref(), doubtful, intent).await?;
-        let ticket = self.engine.put(key, object.clone())?;
+        let recent_at = Some(time::now());
+        let ticket =
+            self.trees.put(&self.engine, key, state.as_deref(), object.clone(), recent_at)?;
         event::note("dot_minted", key.token().0, dot.counter);
         Ok(Minted { object, context, ticket })
     }
@@ -144,19 +167,44 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`]; nothing changed.
     pub async fn store(&self, key: &Key, object: Arc<Object>) -> Result<Ticket, ReplicaError> {
+        Ok(self.merge(key, object, Some(time::now())).await?.1)
+    }
+
+    /// [`store`](Self::store) of what came in an exchange, so that no other replica is about to hear of it; and
+    /// what the key holds now.
+    ///
+    /// # Errors
+    /// As it.
+    pub async fn heal(
+        &self,
+        key: &Key,
+        object: Arc<Object>,
+    ) -> Result<(Arc<Object>, Ticket), ReplicaError> {
+        self.merge(key, object, None).await
+    }
+
+    async fn merge(
+        &self,
+        key: &Key,
+        object: Arc<Object>,
+        recent_at: Option<Instant>,
+    ) -> Result<(Arc<Object>, Ticket), ReplicaError> {
         self.engine.room().await;
         let _lock = self.lock(key).await;
         // What is merged with less than was confirmed stays in doubt.
-        let merged = match self.engine.known(key).await?.object {
+        let before = self.engine.known(key).await?.object;
+        let merged = match before.clone() {
             None => object,
             Some(mut state) => {
                 if !Arc::make_mut(&mut state).merge(&object) {
-                    return Ok(self.engine.barrier());
+                    return Ok((state, self.engine.barrier()));
                 }
                 state
             }
         };
-        Ok(self.engine.put(key, merged)?)
+        let ticket =
+            self.trees.put(&self.engine, key, before.as_deref(), merged.clone(), recent_at)?;
+        Ok((merged, ticket))
     }
 
     /// As a fallback that coordinates: mints a dot for `intent` on nothing, always with a fresh actor,

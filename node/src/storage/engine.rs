@@ -14,7 +14,7 @@ use super::hints::{Hint, HintStats};
 use super::identity::{EpochBlock, Identity, IdentityFile};
 use super::log::append::{Device, Disk};
 use super::merge::Merge;
-use super::opening::{self, Files, Opened};
+use super::opening::{self, Birth, Files, Opened};
 use super::queue::{Near, Shared, Step, Ticket};
 use super::snapshot::{Page, Snapshot};
 use super::stats::Stats;
@@ -95,9 +95,11 @@ impl Engine {
         fs::create_dir_all(dir).await.map_err(OpenError::disk("create", dir))?;
         let lock = lock(dir).await?;
         let files = Files::list(dir).await?;
-        let identity_file = IdentityFile::open(dir, cluster, files.any()).await?;
+        let mut identity_file = IdentityFile::open(dir, cluster, files.any()).await?;
         let id = identity_file.folder_id();
-        let opened = opening::open(device, dir, id, options, &files).await?;
+        let birth = Birth { restored: identity_file.is_restored() };
+        let opened = opening::open(device, dir, (id, birth), options, &files).await?;
+        identity_file.forget_restored().await;
         let Opened { shared, log, store, cache } = opened;
 
         let engine = Self::start(shared.clone(), cache, identity_file);
@@ -222,12 +224,24 @@ impl Engine {
         self.shared.view().doubts.ranges().to_vec()
     }
 
-    /// Takes `range` out of doubt, durably: it was exchanged with every other live home replica.
+    /// Takes `range` out of doubt, durably: it was exchanged with every other live home replica, and there
+    /// were so many [`damages`](Self::damages) when that began. If there are more by now it stays in doubt, since what
+    /// was lost meanwhile may be what was exchanged; then the answer is false.
     ///
     /// # Errors
     /// [`ReadError::Closed`]: perhaps it is in doubt again after the next start.
-    pub async fn trust(&self, range: TokenRange) -> Result<(), ReadError> {
-        self.shared.trust(range).await.map_err(|_closed| ReadError::Closed)
+    pub async fn trust(&self, range: TokenRange, damages: u64) -> Result<bool, ReadError> {
+        let Some(trusted) = self.shared.trust(range, damages) else { return Ok(false) };
+        trusted.await.map_err(|_closed| ReadError::Closed)?;
+        Ok(true)
+    }
+
+    /// Puts everything in doubt, durably when this returns: for a folder that is an older copy of itself.
+    ///
+    /// # Errors
+    /// [`ReadError::Closed`].
+    pub async fn doubt_all(&self) -> Result<(), ReadError> {
+        self.shared.doubt_all().await.map_err(|_closed| ReadError::Closed)
     }
 
     /// All keys as they are at this moment, whatever is written later.

@@ -57,7 +57,8 @@ async fn write_doubts<D: Device>(
 ) -> Result<(), Closing> {
     let edit: Vec<Change> = changes.iter().map(|change| change.change.clone()).collect();
     let doubts = store.note(&edit).await?;
-    store.shared.doubts_durable(doubts);
+    let trusted = edit.iter().filter(|change| matches!(change, Change::Trust(_))).count();
+    store.shared.doubts_durable(doubts, trusted);
     for change in changes {
         if let Some(done) = change.done {
             // Whoever asked may have gone.

@@ -78,6 +78,8 @@ pub struct EpochBlock {
 pub(super) struct IdentityFile {
     folder: PathBuf,
     record: Record,
+    /// The folder is a snapshot that was restored, and nobody has taken note of that durably.
+    restored: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +108,8 @@ impl IdentityFile {
         let path = folder.join(FILE);
         let found = read(&path).await?;
         let marker = folder.join(MARKER);
-        let copied = if found.is_none() { read(&marker).await? } else { None };
+        // Until the mark is gone it is not known whether an earlier start came further than the identity.
+        let copied = read(&marker).await?;
         let restored = copied.is_some();
         let mut record = match found.or(copied.map(|copy| copy.renewed("node-id-restored"))) {
             Some(record) => record,
@@ -133,12 +136,26 @@ impl IdentityFile {
         if restored {
             event::note("snapshot_restored", 0, record.node.0);
             tracing::info!(id = %record.node, "a snapshot was restored: the node has a new id");
-            // Void from here on, and no harm if it stays.
-            if let Err(error) = fs::remove_file(&marker).await {
-                tracing::debug!(%error, "the mark of a restored snapshot stays");
-            }
         }
-        Ok(Self { folder: folder.to_path_buf(), record })
+        Ok(Self { folder: folder.to_path_buf(), record, restored })
+    }
+
+    /// True when the folder is a restored snapshot, and [`forget_restored`](Self::forget_restored) was not called.
+    pub(super) fn is_restored(&self) -> bool {
+        self.restored
+    }
+
+    /// What follows from the folder being a restored snapshot is durable. A mark that stays costs the next start
+    /// the same again.
+    pub(super) async fn forget_restored(&mut self) {
+        if !std::mem::take(&mut self.restored) {
+            return;
+        }
+        let marker = self.folder.join(MARKER);
+        let removed = fs::remove_file(&marker).await;
+        if let Err(error) = removed {
+            tracing::warn!(path = %marker.display(), %error, "the mark of a restored snapshot stays");
+        }
     }
 
     pub(super) fn identity(&self) -> Identity {

@@ -120,6 +120,9 @@ pub struct Options {
     /// How long the log waits for company before it syncs, once the batch before had much of it.
     /// A writer that is alone never waits. Zero: never wait.
     pub gather: Duration,
+    /// A folder that is made, or restored from a snapshot, is in doubt as a whole: the cluster may know more than
+    /// it does. Off, for those who use the engine alone.
+    pub born_doubtful: bool,
     /// So many zeros are written ahead of the log's end whenever it reaches the end of its file.
     /// A sync within them changes no metadata of the file, which halves its time on ext4. Zero: off.
     pub prefill_bytes: usize,
@@ -138,6 +141,7 @@ impl Default for Options {
             batch_bytes_max: 8 << 20,
             pending_bytes_max: 64 << 20,
             gather: Duration::from_millis(2),
+            born_doubtful: false,
             prefill_bytes: 256 << 10,
         }
     }

@@ -62,6 +62,13 @@ impl Files {
     }
 }
 
+/// What an identity says of its folder.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Birth {
+    /// It is a snapshot that was restored.
+    pub(super) restored: bool,
+}
+
 /// An open folder.
 #[derive(Debug)]
 pub(super) struct Opened<D> {
@@ -78,7 +85,7 @@ pub(super) struct Opened<D> {
 pub(super) async fn open<D: Device + Clone>(
     device: D,
     dir: &Path,
-    id: NodeId,
+    (id, birth): (NodeId, Birth),
     options: Options,
     files: &Files,
 ) -> Result<Opened<D>, OpenError> {
@@ -95,7 +102,12 @@ pub(super) async fn open<D: Device + Clone>(
         graveyard: Arc::new(Graveyard::default()),
     };
     let known = found.state.clone().unwrap_or_default();
-    let (version, doubts, lost) = open_tables(&place, &known).await?;
+    let (version, mut doubts, mut lost) = open_tables(&place, &known).await?;
+    if options.born_doubtful && (found.state.is_none() || birth.restored) {
+        event::note("folder_doubted", 0, u64::from(birth.restored));
+        doubts.add(TokenRange::ALL);
+        lost.push(Change::Doubt(TokenRange::ALL));
+    }
 
     let mut replaying = Replaying::new(&known, options.memtable_bytes);
     let mut apply = |batch, record| replaying.apply(batch, record);

@@ -108,6 +108,8 @@ struct State {
     segments: VecDeque<Segment>,
     /// What the manifest must hear of doubt.
     doubt_changes: Vec<DoubtChange>,
+    /// Of what it hears now or must hear, so many take something out of doubt.
+    trusting: usize,
     /// Takes records; its number is the highest.
     open: Batch,
     /// So many of its records are awaited by somebody.
@@ -150,6 +152,7 @@ impl Shared {
             view: Arc::new(contents.view),
             segments: contents.segments,
             doubt_changes: Vec::new(),
+            trusting: 0,
             awaited: 0,
             awaited_before: 0,
             open: Batch::new(durable + 1, BytesMut::new()),

@@ -151,6 +151,7 @@ impl<'a> Request<'a> {
             | Fault::DiskTrouble(at) => at == machine,
             Fault::ClockWrong(_)
             | Fault::RolledBack(_)
+            | Fault::Forgotten(_)
             | Fault::Damaged(_)
             | Fault::LinkCut { .. }
             | Fault::LinkBad { .. }
@@ -173,6 +174,7 @@ impl<'a> Request<'a> {
             | Fault::Isolated(_)
             | Fault::DiskTrouble(_)
             | Fault::RolledBack(_)
+            | Fault::Forgotten(_)
             | Fault::Damaged(_)
             | Fault::ClockWrong(_)
             | Fault::DatagramsRough { .. } => false,
@@ -189,6 +191,7 @@ impl<'a> Request<'a> {
             }
             Fault::DiskTrouble(_)
             | Fault::RolledBack(_)
+            | Fault::Forgotten(_)
             | Fault::Damaged(_)
             | Fault::ClockWrong(_)
             | Fault::LinkCut { .. }

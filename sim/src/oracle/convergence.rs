@@ -1,6 +1,7 @@
-//! Point 3: after healing, a GET with `r=all` and its read repair leave all home replicas byte-equal.
+//! Point 3: after healing, all home replicas are byte-equal, without any client.
 //!
-//! Copies are compared as bytes and never decoded. Also, that GET must have been answered (nothing is
+//! The copies were taken before anything was read since the load, within a period of anti-entropy and the time that hints
+//! take. They are compared as bytes and never decoded. Also, the GET with `r=all` that came afterwards must have been answered (nothing is
 //! wrong any more), and if it showed anything, the replicas must hold something.
 
 use super::Violation;

@@ -143,6 +143,7 @@ impl Watch<'_> {
                 | Fault::PowerLoss(_)
                 | Fault::DiskTrouble(_)
                 | Fault::RolledBack(_)
+                | Fault::Forgotten(_)
                 | Fault::Damaged(_)
                 | Fault::ClockWrong(_)
                 | Fault::LinkRough { .. }
@@ -216,6 +217,7 @@ impl Watch<'_> {
             | Fault::DiskTrouble(at) => at == Endpoint::Node(node),
             Fault::ClockWrong(_)
             | Fault::RolledBack(_)
+            | Fault::Forgotten(_)
             | Fault::Damaged(_)
             | Fault::LinkCut { .. }
             | Fault::LinkBad { .. }
@@ -246,6 +248,7 @@ impl Watch<'_> {
                 | Fault::Paused(_)
                 | Fault::DiskTrouble(_)
                 | Fault::RolledBack(_)
+                | Fault::Forgotten(_)
                 | Fault::Damaged(_)
                 | Fault::ClockWrong(_)
                 | Fault::LinkRough { .. }
@@ -332,6 +335,7 @@ const fn is_mild(fault: Fault) -> bool {
     match fault {
         Fault::ClockWrong(_)
         | Fault::RolledBack(_)
+        | Fault::Forgotten(_)
         | Fault::Damaged(_)
         | Fault::LinkRough { .. }
         | Fault::DatagramsRough { .. } => true,

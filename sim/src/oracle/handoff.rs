@@ -96,8 +96,9 @@ impl Case<'_> {
         let holder = Endpoint::Node(step.holder);
         let wrong_clock = self.evidence.disturbances.iter().any(|d| {
             // What was delivered since the copy is back, as old as it was.
-            let odd = d.fault == Fault::ClockWrong(holder) || d.fault == Fault::RolledBack(holder);
-            odd && d.start_ns <= step.at_ns && d.end_ns >= since_ns
+            let odd =
+                [Fault::ClockWrong(holder), Fault::RolledBack(holder), Fault::Forgotten(holder)];
+            odd.contains(&d.fault) && d.start_ns <= step.at_ns && d.end_ns >= since_ns
         });
         if aged_ns >= least_ns || wrong_clock {
             return;
@@ -124,7 +125,9 @@ impl Case<'_> {
             match fault {
                 Fault::Down(at) => *at == holder && at_once,
                 Fault::PowerLoss(at) => *at == holder && (at_once || (after && !rules.sync_always)),
-                Fault::DiskTrouble(at) | Fault::RolledBack(at) => *at == holder && after,
+                Fault::DiskTrouble(at) | Fault::RolledBack(at) | Fault::Forgotten(at) => {
+                    *at == holder && after
+                }
                 // Hints are in no table.
                 Fault::Damaged(_)
                 | Fault::Paused(_)

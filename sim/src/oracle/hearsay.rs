@@ -96,6 +96,7 @@ fn reached(evidence: &Evidence, reading: &Reading<'_>) -> BTreeSet<NodeIndex> {
             | Fault::Paused(_)
             | Fault::Isolated(_)
             | Fault::RolledBack(_)
+            | Fault::Forgotten(_)
             | Fault::Damaged(_)
             | Fault::DiskTrouble(_)
             | Fault::ClockWrong(_)

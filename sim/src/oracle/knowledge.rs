@@ -156,15 +156,13 @@ impl<'a> KeyView<'a> {
         let (acked, home_acks, copies) = match op.outcome {
             Outcome::Acked { received, hinted, .. } => {
                 let lost = damaged(evidence, op);
-                let undone = rolled_back(evidence, op, hinted);
-                let home_acks = received.saturating_sub(hinted).saturating_sub(undone);
-                let undone = undone.saturating_add(lost);
+                let (undone, forgotten) = rolled_back(evidence, op, hinted);
+                let home_acks = received.saturating_sub(hinted);
+                let undone = undone.saturating_add(lost).saturating_add(forgotten);
                 let expired = hinted > 0 && expired_since(evidence, op);
-                let copies = if expired {
-                    home_acks.saturating_sub(lost)
-                } else {
-                    received.saturating_sub(undone)
-                };
+                let copies = if expired { home_acks } else { received };
+                let copies = copies.saturating_sub(undone);
+                let home_acks = home_acks.saturating_sub(forgotten);
                 (copies > 0 && !at_risk(evidence, op), home_acks, copies)
             }
             Outcome::Got(_) | Outcome::Refused { .. } | Outcome::Unknown { .. } => (false, 0, 0),
@@ -241,6 +239,7 @@ fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
         Fault::Paused(_)
         | Fault::Isolated(_)
         | Fault::RolledBack(_)
+        | Fault::Forgotten(_)
         | Fault::Damaged(_)
         | Fault::ClockWrong(_)
         | Fault::LinkCut { .. }
@@ -251,16 +250,22 @@ fn at_risk(evidence: &Evidence, op: &Operation) -> bool {
     !sync_always && evidence.disturbances.iter().any(undoes)
 }
 
-/// How many of its acks a disk that was rolled back may have undone: one each time, since a node acks a write
-/// once, for itself or for another. What was acked before the copy was taken is in the copy, unless a
-/// fallback held it, which may have handed it over since.
-fn rolled_back(evidence: &Evidence, op: &Operation, hinted: u8) -> u8 {
+/// How many of its acks a disk that was rolled back, or forgot something, may have undone: one each time, since a node acks
+/// a write once, for itself or for another. What was acked before the copy was taken is in the copy, unless a
+/// fallback held it, which may have handed it over since. Reads know of the first kind all the same: the node answers none
+/// with what it has until it has heard from the others.
+fn rolled_back(evidence: &Evidence, op: &Operation, hinted: u8) -> (u8, u8) {
     let acked_ns = op.end_ns.saturating_add(evidence.rules.sync_lag_ns);
-    let undoes = |d: &&Disturbance| {
-        let struck = matches!(d.fault, Fault::RolledBack(_)) && d.end_ns >= op.start_ns;
-        struck && (hinted > 0 || d.start_ns <= acked_ns)
+    let late = |d: &&Disturbance| d.end_ns >= op.start_ns && (hinted > 0 || d.start_ns <= acked_ns);
+    let count = |of: fn(Fault) -> bool| {
+        let undoes = evidence.disturbances.iter().filter(late).filter(|d| of(d.fault));
+        u8::try_from(undoes.count()).unwrap_or(u8::MAX)
     };
-    u8::try_from(evidence.disturbances.iter().filter(undoes).count()).unwrap_or(u8::MAX)
+    let (rolled_back, forgotten) = (
+        |fault| matches!(fault, Fault::RolledBack(_)),
+        |fault| matches!(fault, Fault::Forgotten(_)),
+    );
+    (count(rolled_back), count(forgotten))
 }
 
 /// How many of its acks damage may have undone: one each time. Reads know it all the same, since the damaged

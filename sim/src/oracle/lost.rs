@@ -77,6 +77,7 @@ fn power_loss_after(evidence: &Evidence, ns: u64) -> Option<(String, u64)> {
         Fault::PowerLoss(machine) => Some((machine.to_string(), d.start_ns)),
         Fault::Down(_)
         | Fault::RolledBack(_)
+        | Fault::Forgotten(_)
         | Fault::Damaged(_)
         | Fault::Paused(_)
         | Fault::Isolated(_)

@@ -37,6 +37,8 @@ enum Shape {
     /// The disk of one owner is put back to an older copy, to a snapshot, or emptied because a file was damaged, and nothing
     /// else goes wrong: a node that finds nobody to ask cannot know that its disk is old.
     RolledBack,
+    /// An owner loses its disk, and nothing else goes wrong.
+    Wiped,
     /// Tables of any node are damaged while processes and machines die.
     Damaged,
     /// Power goes again and again in the midst of writes.
@@ -143,6 +145,11 @@ fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
         gossip_interval_ms: Some(gossip.pick(&[250, 500, 500, 1_000])),
         detector: gossip.pick(&[None, Some(Detector::Phi), Some(Detector::Count)]),
         hint_age_s: gossip.chance(25).then(|| gossip.within(3, 9)),
+        anti_entropy_ms: dice.stream("anti entropy", 0, 0).weighted(&[
+            (2, Some(2_000)),
+            (2, Some(10_000)),
+            (1, None),
+        ]),
         hint_bytes_max: dice
             .stream("hints", 0, 0)
             .weighted(&[(6, false), (1, true)])
@@ -208,8 +215,9 @@ fn draw_shape(dice: Dice) -> Shape {
         (8, Shape::OwnerAway),
         (10, Shape::RolledBack),
         (10, Shape::Damaged),
+        (5, Shape::Wiped),
         (6, Shape::Torn),
-        (66, Shape::Mixed),
+        (61, Shape::Mixed),
     ])
 }
 
@@ -246,7 +254,7 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
         shape,
         faults: match shape {
             Shape::Mixed | Shape::Damaged | Shape::Torn => faults,
-            Shape::OwnerAway | Shape::RolledBack => 1,
+            Shape::OwnerAway | Shape::RolledBack | Shape::Wiped => 1,
         },
         kinds,
         tied_percent,
@@ -269,7 +277,7 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
 fn may_mix(kind: &str, zones: u32) -> bool {
     match kind {
         "zone_split" => zones > 1,
-        "rolled_back_disk" | "restored_snapshot" | "damaged_file" => false,
+        "rolled_back_disk" | "restored_snapshot" | "damaged_file" | "wiped_disk" => false,
         _ => true,
     }
 }

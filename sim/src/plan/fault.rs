@@ -245,6 +245,11 @@ pub enum FaultKind {
         /// True: the node was restarted after the first third, so the copy is of a process before the last.
         restarted: bool,
     },
+    /// The process is killed and its disk is empty; it starts again, under the same name, when the fault ends.
+    WipedDisk {
+        /// Whose.
+        node: NodeNo,
+    },
     /// Some processes, fewer than half, are killed at once and stay away past the detector's bound.
     CrashMinority {
         /// Whose.
@@ -357,7 +362,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// The names of all kinds, in the order of their declaration.
-    pub const NAMES: [&'static str; 28] = [
+    pub const NAMES: [&'static str; 29] = [
         "partition",
         "one_way",
         "isolate",
@@ -381,6 +386,7 @@ impl FaultKind {
         "disk_full",
         "rolled_back_disk",
         "damaged_table",
+        "wiped_disk",
         "failing_reads",
         "failing_writes",
         "damaged_file",
@@ -419,6 +425,7 @@ impl FaultKind {
             FaultKind::DiskFull { .. } => "disk_full",
             FaultKind::DamagedTable { .. } => "damaged_table",
             FaultKind::RolledBackDisk { .. } => "rolled_back_disk",
+            FaultKind::WipedDisk { .. } => "wiped_disk",
             FaultKind::FailingReads { .. } => "failing_reads",
             FaultKind::FailingWrites { .. } => "failing_writes",
             FaultKind::DamagedFile { .. } => "damaged_file",

@@ -173,6 +173,7 @@ impl FaultKind {
             | FaultKind::Crash { node }
             | FaultKind::Away { node }
             | FaultKind::RolledBackDisk { node, .. }
+            | FaultKind::WipedDisk { node }
             | FaultKind::Pause { node }
             | FaultKind::ClockDrift { node, .. }
             | FaultKind::ClockStep { node, .. }

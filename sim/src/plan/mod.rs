@@ -154,6 +154,9 @@ pub struct Settings {
     /// How old a hint may become, in seconds; `None`: the node's default, which no run reaches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint_age_s: Option<u64>,
+    /// Within how many milliseconds each pair of replicas compares each partition; `None`: the node's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anti_entropy_ms: Option<u64>,
     /// The most bytes of hints that a node keeps; `None`: the node's default, which no plan's clients can reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint_bytes_max: Option<u64>,

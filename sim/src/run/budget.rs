@@ -13,6 +13,9 @@ use crate::plan::{ClientPlan, FaultKind, Link, Plan};
 /// The node's own interval of gossip, where a plan names none.
 const GOSSIP_INTERVAL_MS: u64 = 1_000;
 
+/// The node's own period of anti-entropy, where a plan names none.
+const ANTI_ENTROPY_MS: u64 = 60_000;
+
 /// The node's own age of hints, where a plan names none.
 const HINT_AGE_S: u64 = 10_800;
 
@@ -30,6 +33,9 @@ pub(super) const FINAL_READ_MS: u64 = 20_000;
 /// How long read repair may take after the answer.
 pub(super) const REPAIR_MS: u64 = 10_000;
 
+/// How often it is looked whether replicas are equal.
+pub(super) const CONVERGE_LOOK_MS: u64 = 200;
+
 /// How long a node that ended by itself stays down: what a supervisor's restart takes.
 pub(super) const RESTART_MS: u64 = 1_000;
 
@@ -39,6 +45,12 @@ pub(super) const SAMPLE_MS: u64 = 1_000;
 /// How long hints may take to reach their owners after every member is up: their owners answer, and a
 /// pause between two attempts is at most a few seconds.
 pub(super) const DRAIN_MS: u64 = 30_000;
+
+/// How long the replicas may take until they are equal, after every node is ready: each pair compares each partition once in a
+/// period, after trees are built and hints are delivered, and looks again where a write was under way.
+pub(super) fn converge_ms(plan: &Plan) -> u64 {
+    plan.settings.anti_entropy_ms.unwrap_or(ANTI_ENTROPY_MS) + DRAIN_MS
+}
 
 /// When a client of this patience gives up. The deadline that it sends along is its patience; the
 /// rest leaves time for the node's own "deadline passed" to arrive.

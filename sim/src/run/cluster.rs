@@ -17,7 +17,7 @@ use crate::plan::{ClientNo, Link, NodeNo, Plan};
 
 use super::founding::Founding;
 use super::recorder::node_index;
-use super::system::{Question, Site, System};
+use super::system::{Question, Site, System, Trees};
 use super::{budget, lock};
 
 /// Where nodes listen for clients.
@@ -277,14 +277,10 @@ impl Cluster {
         self.ask(node, Question::Doubts(answer), answered).await
     }
 
-    /// Has `node` merge `objects`, encoded, and vouch for everything again.
-    pub(super) async fn exchange(
-        &self,
-        node: NodeNo,
-        objects: Vec<(String, Vec<u8>)>,
-    ) -> Result<(), String> {
+    /// Whether the trees of `node` are those of its data.
+    pub(super) async fn trees(&self, node: NodeNo) -> Result<Trees, String> {
         let (answer, answered) = oneshot::channel();
-        self.ask(node, Question::Exchange(objects, answer), answered).await
+        self.ask(node, Question::Trees(answer), answered).await
     }
 
     /// What `node` lists of the cluster.

@@ -13,12 +13,12 @@ use crate::history::{
     FinalState, Got, Health, HintsLeft, KeyIndex, KeyInfo, NodeIndex, OpId, Outcome, ReplicaCopy,
     Unrepaired, View,
 };
-use crate::plan::{ClientNo, Fault, FaultKind, NodeNo, Plan};
+use crate::plan::{ClientNo, NodeNo, Plan};
 
 use super::budget;
 use super::client::Session;
 use super::cluster::Cluster;
-use super::recorder::{Recorder, node_index};
+use super::recorder::Recorder;
 use super::system::Abilities;
 
 /// What a healed cluster shows; empty where something was not done in time.
@@ -31,14 +31,15 @@ pub(super) struct Healed {
     pub(super) hints_left: Option<Vec<HintsLeft>>,
     /// What home replicas hold when hints are delivered and nothing was read since the load.
     pub(super) unrepaired: Vec<Unrepaired>,
+    /// How long the replicas took to be equal after the last fault had ended; `None`: they were not in time.
+    pub(super) converged_ms: Option<u64>,
 }
 
-/// Waits until every node is ready, every member is up everywhere and every hint is delivered, as far
-/// as the nodes have those `abilities`; reads every key from all of its home replicas, waits for read
-/// repair, and takes the replicas' copies. Does nothing if `stuck` says something already, and adds to
+/// Waits until every node is ready, all home replicas of every key hold the same, every member is up everywhere and every
+/// hint is delivered, as far as the nodes have those `abilities`; takes the replicas' copies; and only then reads
+/// every key from all of its home replicas. So nothing but the nodes themselves makes replicas equal. Of nodes that do not heal, the copies are taken
+/// after the reads and their repair. Does nothing if `stuck` says something already, and adds to
 /// it what was not done in time.
-///
-/// Hints come before reads: what only a fallback holds is on no home replica yet.
 pub(super) async fn heal(
     plan: &Arc<Plan>,
     cluster: &Arc<Cluster>,
@@ -47,13 +48,14 @@ pub(super) async fn heal(
     stuck: &mut Vec<String>,
 ) -> Healed {
     let mut healed = Healed::default();
+    let since_ns = starling_world::now();
     if stuck.is_empty() {
         *stuck = cluster.all_ready(budget::READY_MS).await;
     }
     if !stuck.is_empty() {
         return healed;
     }
-    if let Err(why) = mend(plan, cluster, recorder, abilities, &mut healed).await {
+    if let Err(why) = mend(plan, cluster, recorder, (abilities, since_ns), &mut healed).await {
         stuck.push(why);
     }
     healed
@@ -63,9 +65,12 @@ async fn mend(
     plan: &Arc<Plan>,
     cluster: &Arc<Cluster>,
     recorder: &Arc<Recorder>,
-    abilities: Abilities,
+    (abilities, since_ns): (Abilities, u64),
     healed: &mut Healed,
 ) -> Result<(), String> {
+    if abilities.heals {
+        (healed.converged_ms, _) = converged(plan, cluster, recorder, since_ns).await?;
+    }
     if abilities.gossips {
         healed.views = settled_views(plan, cluster).await?;
     }
@@ -73,23 +78,16 @@ async fn mend(
         healed.hints_left = Some(drained_hints(plan, cluster).await?);
         healed.unrepaired = unrepaired(cluster, recorder).await?;
     }
-    exchange_what_is_in_doubt(plan, cluster, recorder).await?;
-    // A compaction meets what newer versions hid from reads, at any time.
-    let exchanging = async {
-        loop {
-            time::sleep(Duration::from_secs(1)).await;
-            if let Err(why) = exchange_what_is_in_doubt(plan, cluster, recorder).await {
-                return why;
-            }
-        }
-    };
-    let reads = tokio::select! {
-        biased;
-        reads = read_everything(plan, cluster, recorder) => reads?,
-        why = exchanging => return Err(why),
-    };
     let keys = recorder.keys();
-    let copies = settled_copies(cluster, &keys).await?;
+    let (reads, copies) = if abilities.heals {
+        hold_trees_against_data(plan, cluster).await?;
+        // A scan meets damage that no cache hides, and that is healed too.
+        let (_, copies) = converged(plan, cluster, recorder, since_ns).await?;
+        (read_everything(plan, cluster, recorder).await?, copies)
+    } else {
+        let reads = read_everything(plan, cluster, recorder).await?;
+        (reads, settled_copies(cluster, &keys).await?)
+    };
     healed.finals = finals(&keys, &reads, copies);
     Ok(())
 }
@@ -141,48 +139,61 @@ async fn unrepaired(cluster: &Cluster, recorder: &Recorder) -> Result<Vec<Unrepa
     Ok(shown)
 }
 
-/// Stands in for anti-entropy, which the node does not have yet: each node that is in doubt is given what the other
-/// home replicas hold, until nobody is in doubt, or the time for it is over.
-async fn exchange_what_is_in_doubt(
+/// Waits until the home replicas of every key hold the same, nobody is in doubt and no hint is left; how long that took,
+/// counted from `since_ns` (`None`: it was not so when the time for it was over), and what they hold.
+///
+/// To look is to read: damage that nobody met is met here.
+async fn converged(
     plan: &Plan,
     cluster: &Cluster,
     recorder: &Recorder,
-) -> Result<(), String> {
-    let damages = |fault: &Fault| {
-        matches!(fault.what, FaultKind::DamagedTable { .. } | FaultKind::DamagedFile { .. })
-    };
-    if !plan.faults.iter().any(damages) {
-        return Ok(());
-    }
+    since_ns: u64,
+) -> Result<(Option<u64>, BTreeMap<KeyIndex, Vec<ReplicaCopy>>), String> {
     let keys = recorder.keys();
     let all: Vec<KeyIndex> = (0..keys.len() as u32).map(KeyIndex).collect();
-    let deadline = time::now() + Duration::from_millis(budget::DRAIN_MS);
+    let deadline = time::now() + Duration::from_millis(budget::converge_ms(plan));
     loop {
-        // Reading everything meets what is damaged and was not met yet.
+        let at_ns = starling_world::now();
+        let mut whole = true;
+        for node in plan.owners() {
+            whole &= !cluster.doubts(node).await? && cluster.hints_left(node).await?.is_empty();
+        }
         let copies = copies(cluster, &keys, &all).await?;
-        let mut doubtful = Vec::new();
-        for node in plan.node_numbers() {
-            if cluster.doubts(node).await? {
-                doubtful.push(node);
-            }
+        let equal = |copies: &Vec<ReplicaCopy>| {
+            copies.windows(2).all(|pair| pair[0].bytes == pair[1].bytes)
+        };
+        if whole && copies.values().all(equal) {
+            return Ok((Some((at_ns - since_ns) / 1_000_000), copies));
         }
-        if doubtful.is_empty() || time::now() >= deadline {
-            return Ok(());
+        if time::now() >= deadline {
+            return Ok((None, copies));
         }
-        for node in doubtful {
-            let own = node_index(node);
-            let mut objects = Vec::new();
-            for (key, copies) in &copies {
-                if copies.iter().any(|copy| copy.node == own) {
-                    let name = &keys[key.0 as usize].name;
-                    let others = copies.iter().filter_map(|copy| copy.bytes.clone());
-                    objects.extend(others.map(|bytes| (name.clone(), bytes)));
-                }
-            }
-            cluster.exchange(node, objects).await?;
-        }
-        time::sleep(Duration::from_millis(200)).await;
+        time::sleep(Duration::from_millis(budget::CONVERGE_LOOK_MS)).await;
     }
+}
+
+/// Every tree must be there, and be the one that a scan of the data makes.
+async fn hold_trees_against_data(plan: &Plan, cluster: &Cluster) -> Result<(), String> {
+    let deadline = time::now() + Duration::from_millis(budget::REPAIR_MS);
+    for node in plan.owners() {
+        loop {
+            let trees = cluster.trees(node).await?;
+            if !trees.wrong.is_empty() {
+                return Err(format!(
+                    "the trees of partitions {:?} of {node} are not those of what it holds",
+                    trees.wrong
+                ));
+            }
+            if trees.unready == 0 {
+                break;
+            }
+            if time::now() >= deadline {
+                return Err(format!("{} trees of {node} are not built in time", trees.unready));
+            }
+            time::sleep(Duration::from_millis(budget::CONVERGE_LOOK_MS)).await;
+        }
+    }
+    Ok(())
 }
 
 /// What a reader would be shown of an object, encoded.

@@ -5,9 +5,10 @@
 //!   faults begin and end, clients do their operations
 //! faults_ms: every fault ends, what is down starts, clients finish what they began
 //!   every node ready again           within the budget, or the run is stuck
-//!   every member up everywhere, every hint delivered    or as far as it comes within the budget
+//!   all home replicas equal          by the nodes themselves, or as far as they come within the budget
+//!   every member up everywhere, every hint delivered    as far as it comes within the budget
+//!   every tree against a scan, every home replica's copy    asked of the replicas themselves
 //!   a read of every key, r=all       by the observer, a client of its own
-//!   every home replica's copy        asked of the replicas themselves, once repair has settled
 //! total_ms: the oracle
 //! ```
 //!
@@ -100,6 +101,7 @@ fn run_system(plan: &Plan, keeping: Keeping, system: Arc<dyn System>) -> (Report
         events: events(&finished.trace),
         requests: requests(&driven.evidence),
         detector: Quality::measure(&driven.evidence),
+        converged_ms: driven.converged_ms,
     };
     let lines = match keeping {
         Keeping::Nothing => Vec::new(),
@@ -133,6 +135,8 @@ struct Driven {
     wrong: Vec<String>,
     /// How often each kind of fault began.
     faults: BTreeMap<String, u64>,
+    /// How long replicas took to be equal after the faults.
+    converged_ms: Option<u64>,
 }
 
 async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
@@ -179,6 +183,7 @@ async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
         stuck,
         wrong,
         faults: weather.counts(),
+        converged_ms: healed.converged_ms,
     }
 }
 

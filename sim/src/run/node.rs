@@ -2,16 +2,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use starling::config::{Advertise, Config, Detector, Member, Sync};
-use starling::domain::codec::Decoder;
 use starling::domain::key::Key;
 use starling::domain::membership;
-use starling::domain::object::Object;
 use starling::domain::quorum;
 use starling::node::Node;
-use starling::storage::{Engine, TokenRange};
+use starling::storage::Engine;
 use starling_world::signal;
 use tokio::sync::mpsc;
 
@@ -21,7 +18,7 @@ use crate::plan::{self, Founding, Level, NodeNo, Plan, Settings};
 use super::cluster::{HTTP_PORT, RPC_PORT, address};
 use super::recorder::node_index;
 use super::samples;
-use super::system::{Abilities, Question, Site, System};
+use super::system::{Abilities, Question, Site, System, Trees};
 
 /// Phi from which on a node is suspected, where a plan says `phi`: the node's default.
 const PHI: u32 = 8;
@@ -45,7 +42,7 @@ impl System for Starling {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { gossips: true, hints: true }
+        Abilities { gossips: true, hints: true, heals: true }
     }
 }
 
@@ -120,6 +117,9 @@ fn set_rare(config: &mut Config, settings: &Settings) {
         Some(plan::Detector::Count) => config.gossip.detector = Detector::Count(MISSED_BEATS),
         None => {}
     }
+    if let Some(ms) = settings.anti_entropy_ms {
+        config.anti_entropy.period_ms = ms;
+    }
     if let Some(age_s) = settings.hint_age_s {
         config.hints.age_s = age_s;
     }
@@ -186,13 +186,10 @@ async fn answer(node: &Node, question: Question) {
             answer.send(node.storage().identity().node).ok();
         }
         Question::Doubts(answer) => {
-            answer.send(!node.storage().doubts().is_empty()).ok();
+            answer.send(!node.app().anti_entropy.doubtful().is_empty()).ok();
         }
-        Question::Exchange(objects, answer) => {
-            // Left undone, the node stays in doubt, and the harness asks again.
-            if exchange(node, &objects).await.is_some() {
-                answer.send(()).ok();
-            }
+        Question::Trees(answer) => {
+            answer.send(trees(node).await).ok();
         }
         Question::Copies(keys, answer) => {
             answer.send(copies(&node.storage(), &keys).await).ok();
@@ -218,14 +215,19 @@ fn view(node: &Node) -> View {
     View { node: node_index(own), members, ring: node.ring().digest() }
 }
 
-/// Merges what the other home replicas hold, and trusts all.
-async fn exchange(node: &Node, objects: &[(String, Vec<u8>)]) -> Option<()> {
-    for (name, bytes) in objects {
-        let object = Object::decode(&mut Decoder::new(bytes)).ok()?;
-        let stored = node.app().replica.store(&key(name), Arc::new(object)).await.ok()?;
-        stored.durable().await.ok()?;
+/// Holds each tree against a scan.
+async fn trees(node: &Node) -> Trees {
+    let (engine, trees) = (node.storage(), node.app().replica.trees());
+    let mut found = Trees::default();
+    for partition in trees.partitions() {
+        match trees.is_right(&engine, partition).await {
+            Ok(Some(true)) => {}
+            Ok(Some(false)) => found.wrong.push(partition),
+            // What cannot be read now is read later.
+            Ok(None) | Err(_) => found.unready += 1,
+        }
     }
-    node.storage().trust(TokenRange::ALL).await.ok()
+    found
 }
 
 /// What `engine` holds for each of `keys`, encoded.

@@ -29,6 +29,8 @@ pub(super) struct Abilities {
     pub(super) gossips: bool,
     /// They stand in for each other, and keep hints.
     pub(super) hints: bool,
+    /// They make their replicas equal without any client.
+    pub(super) heals: bool,
 }
 
 /// What a node's process is given.
@@ -49,16 +51,25 @@ pub(super) enum Question {
     Copies(Vec<String>, oneshot::Sender<Vec<Option<Vec<u8>>>>),
     /// Its id.
     Id(oneshot::Sender<NodeId>),
-    /// Whether it cannot vouch for some of what it holds.
+    /// Whether it cannot vouch for some of what it holds. Asked only of nodes that heal.
     Doubts(oneshot::Sender<bool>),
-    /// It is to merge these objects, encoded, by key, and to vouch for everything again.
-    Exchange(Vec<(String, Vec<u8>)>, oneshot::Sender<()>),
+    /// Whether its trees are those of its data. Asked only of nodes that heal.
+    Trees(oneshot::Sender<Trees>),
     /// What it lists of the cluster. Asked only of nodes that gossip.
     View(oneshot::Sender<View>),
     /// For whom it holds hints, and how many. Asked only of nodes that keep any.
     HintsLeft(oneshot::Sender<Vec<(NodeNo, u64)>>),
     /// Its gauges.
     Gauges(oneshot::Sender<Vec<Gauge>>),
+}
+
+/// How the trees of a node's partitions stand.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trees {
+    /// So many are not built yet.
+    pub(super) unready: u64,
+    /// These are not the trees that a scan makes.
+    pub(super) wrong: Vec<u32>,
 }
 
 /// What a gauge of a node reads, and what it is configured to stay within.

@@ -89,10 +89,7 @@ async fn answer_questions(
                 answer.send(vec![homes; keys.len()]).ok();
             }
             // It does neither, so nobody asks.
-            Question::View(_)
-            | Question::HintsLeft(_)
-            | Question::Exchange(..)
-            | Question::Id(_) => {}
+            Question::View(_) | Question::HintsLeft(_) | Question::Trees(_) | Question::Id(_) => {}
             Question::Doubts(answer) => {
                 answer.send(false).ok();
             }

@@ -189,6 +189,12 @@ impl Weather {
                     self.set_down(place, std::slice::from_ref(node), Death::Kill, false);
                 }
             }
+            FaultKind::WipedDisk { node } => {
+                self.set_down(place, std::slice::from_ref(node), Death::Kill, begins);
+                if begins {
+                    self.wipe(*node);
+                }
+            }
             FaultKind::PowerLoss { nodes } => self.set_down(place, nodes, Death::Power, begins),
             // Its nodes are stopped one by one, by its script; at its end none stays so.
             FaultKind::RollingRestart { nodes, .. } if begins => {

@@ -21,6 +21,8 @@ pub struct Summary {
     events: BTreeMap<String, Counter>,
     requests: BTreeMap<String, Outcomes>,
     detector: Quality,
+    /// How long replicas took to be equal, a run each.
+    converged_ms: Vec<u64>,
     simulated_ms: u64,
     /// What each run is called, how long it took, and its digest.
     runs: BTreeMap<String, (u64, String)>,
@@ -66,6 +68,7 @@ impl Summary {
             self.requests.entry(asked.clone()).or_default().add(*outcomes);
         }
         self.detector.add(&report.detector);
+        self.converged_ms.extend(report.converged_ms);
         self.simulated_ms += report.simulated_ms;
         self.runs.insert(name.to_owned(), (report.real_ms, report.digest.clone()));
     }
@@ -96,6 +99,7 @@ impl Summary {
         if !self.detector.is_empty() {
             put(&mut page, &format!("\n{}", self.detector.render().trim_end()));
         }
+        self.render_convergence(&mut page);
         let mut slowest: Vec<(u64, &str)> =
             self.runs.iter().map(|(name, (ms, _))| (*ms, name.as_str())).collect();
         slowest.sort_unstable_by(|a, b| b.cmp(a));
@@ -126,6 +130,25 @@ impl Summary {
                 self.runs.len() as f64 / seconds,
             ),
         );
+    }
+
+    fn render_convergence(&self, page: &mut String) {
+        let mut sorted = self.converged_ms.clone();
+        sorted.sort_unstable();
+        let at = |percent: usize| {
+            sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+        };
+        if let (Some(half), Some(most), Some(last)) = (at(50), at(99), sorted.last()) {
+            let seconds = |ms: &u64| *ms as f64 / 1e3;
+            let line = format!(
+                "\nequal      after the faults: p50 {:.1} s, p99 {:.1} s, slowest {:.1} s of {} runs",
+                seconds(half),
+                seconds(most),
+                seconds(last),
+                sorted.len(),
+            );
+            put(page, &line);
+        }
     }
 
     fn render_requests(&self, page: &mut String) {

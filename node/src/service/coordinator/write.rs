@@ -24,6 +24,7 @@ use crate::domain::quorum::{Standing, WriteTally};
 use crate::domain::ring::NodeIndex;
 use crate::rpc::message::{RequestHead, WriteReply};
 use crate::runtime::{event, task, time};
+use crate::service::hints;
 use crate::service::replica::{Intent, Minted};
 use crate::storage::Ticket;
 
@@ -93,7 +94,9 @@ impl Coordinator {
         self.metrics.fallback_writes.increment();
         let owner = self.cluster.home(key)[0];
         event::note("fallback_coordinates", key.token().0, u64::from(owner.0));
-        let minted = self.replica.write_hinted(key, intent, self.cluster.name(owner)).await;
+        let name = self.cluster.name(owner);
+        let minted = self.replica.write_hinted(key, intent, name).await;
+        hints::count(&self.metrics, name, key, minted.as_ref());
         let minted = minted.map_err(|error| self.refusal(error))?;
         self.gather(head, key, minted, wanted, Some(owner)).await
     }

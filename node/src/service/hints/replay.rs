@@ -435,7 +435,12 @@ async fn deliver(
         match call.await? {
             Reply::Stored => {}
             Reply::Refused(refusal) => return Err(refusal.into()),
-            Reply::Found(_) | Reply::Same | Reply::Absent | Reply::Written(_) | Reply::Pong => {
+            Reply::Found(_)
+            | Reply::Same
+            | Reply::Absent
+            | Reply::Written(_)
+            | Reply::Exchanged { .. }
+            | Reply::Pong => {
                 return Err(DeliveryError::Strange);
             }
         }

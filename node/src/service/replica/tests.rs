@@ -146,7 +146,8 @@ fn a_state_that_damage_made_doubtful_is_minted_on_with_an_actor_younger_than_tha
         exchanged.write(&CausalContext::new(), sibling);
         let stored = replica.store(&third, Arc::new(exchanged)).await.unwrap();
         stored.durable().await.unwrap();
-        engine.trust(crate::storage::TokenRange::ALL).await.unwrap();
+        let trusted = engine.trust(crate::storage::TokenRange::ALL, engine.damages()).await;
+        assert!(trusted.unwrap());
         assert!(!replica.read(&key).await.unwrap().doubtful);
         let minted = replica.write(&third, intent("2")).await.unwrap();
         let newest = minted.object.siblings().iter().map(|sibling| sibling.dot.actor).max();

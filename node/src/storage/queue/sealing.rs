@@ -240,12 +240,14 @@ impl Shared {
         if ranges.is_empty() {
             return;
         }
-        // Those that were in doubt before count again: what is lost now may have been minted since.
-        self.damages.fetch_add(1, Ordering::AcqRel);
         let mut state = self.state();
+        // Those that were in doubt before count again: what is lost now may have been minted since. Counted
+        // under the lock, so that whoever sees the count sees the doubt too.
+        self.damages.fetch_add(1, Ordering::AcqRel);
         let mut doubts = Doubts::clone(&state.view.doubts);
         for range in ranges {
-            if !doubts.covers(*range) {
+            // What is about to leave the set must not leave it with this in it.
+            if !doubts.covers(*range) || state.trusting > 0 {
                 event::note("range_doubted", range.first.0, range.last.0);
                 doubts.add(*range);
                 let change = DoubtChange { change: Change::Doubt(*range), done: None };
@@ -258,22 +260,51 @@ impl Shared {
         self.compaction.notify_one();
     }
 
-    /// Asks the keeper to take `range` out of doubt; the receiver hears when that is durable.
-    pub(in crate::storage) fn trust(&self, range: TokenRange) -> oneshot::Receiver<()> {
+    /// Asks the keeper to take `range` out of doubt; the receiver hears when that is durable. `None`: there is more
+    /// damage than `damages`.
+    pub(in crate::storage) fn trust(
+        &self,
+        range: TokenRange,
+        damages: u64,
+    ) -> Option<oneshot::Receiver<()>> {
         let (done, receiver) = oneshot::channel();
         let change = DoubtChange { change: Change::Trust(range), done: Some(done) };
         let mut state = self.state();
+        if self.damages() != damages {
+            return None;
+        }
         if !state.closing {
             state.doubt_changes.push(change);
+            state.trusting += 1;
+        }
+        drop(state);
+        self.graveyard.bell.notify_one();
+        Some(receiver)
+    }
+
+    /// Puts everything in doubt at once; the receiver hears when that is durable.
+    pub(in crate::storage) fn doubt_all(&self) -> oneshot::Receiver<()> {
+        let (done, receiver) = oneshot::channel();
+        let all = TokenRange::ALL;
+        let mut state = self.state();
+        self.damages.fetch_add(1, Ordering::AcqRel);
+        if !state.closing {
+            event::note("range_doubted", all.first.0, all.last.0);
+            let mut doubts = Doubts::clone(&state.view.doubts);
+            doubts.add(all);
+            state.set_doubts(doubts);
+            state.doubt_changes.push(DoubtChange { change: Change::Doubt(all), done: Some(done) });
         }
         drop(state);
         self.graveyard.bell.notify_one();
         receiver
     }
 
-    /// The manifest says that these are the doubts: they are, with those that it has not heard of yet.
-    pub(in crate::storage) fn doubts_durable(&self, mut doubts: Doubts) {
+    /// The manifest says that these are the doubts, and has heard of `trusted` changes that take some out: they are,
+    /// with those that it has not heard of yet.
+    pub(in crate::storage) fn doubts_durable(&self, mut doubts: Doubts, trusted: usize) {
         let mut state = self.state();
+        state.trusting -= trusted;
         for pending in &state.doubt_changes {
             if let Change::Doubt(range) = pending.change {
                 doubts.add(range);

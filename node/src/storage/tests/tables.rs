@@ -307,7 +307,7 @@ fn a_missing_table_is_doubt_about_its_keys_and_no_others() {
             );
             let known = engine.known(&within).await.unwrap();
             assert_eq!(known.object, Some(object("written in doubt")));
-            engine.trust(TokenRange::ALL).await.unwrap();
+            assert!(engine.trust(TokenRange::ALL, engine.damages()).await.unwrap());
             assert_eq!(engine.get(&within).await, Ok(Some(object("written in doubt"))));
             engine.close().await.unwrap();
             assert_eq!(open(dir.path(), tiny()).await.doubts(), []);
@@ -345,7 +345,7 @@ fn a_rotten_block_is_doubt_about_its_keys_until_it_is_rewritten_and_healed() {
         assert_eq!(contents(&engine).await.len(), 1000 - doubtful.len());
         assert_eq!(engine.get(&doubtful[0]).await, Err(ReadError::Doubtful));
         let damages = engine.damages();
-        engine.trust(table.tokens()).await.unwrap();
+        assert!(engine.trust(table.tokens(), engine.damages()).await.unwrap());
         assert_eq!(engine.get(&doubtful[0]).await, Ok(None), "healed: it was never there, say all");
         assert_eq!(engine.damages(), damages, "the block is not met again");
         engine.close().await.unwrap();

@@ -89,11 +89,31 @@ fn a_disk_that_was_rolled_back_undoes_one_ack_and_no_more() {
     assert_eq!(rolled(hinted, 200, 500), NONE, "a fallback may have handed it over after the copy");
     let two = "a: put 1 @100-110 => acked \n z: final => none";
     assert_eq!(rolled(two, 50, 500), [1], "another one had it");
-    // A strict read may meet the one that forgot.
+    // The one that forgot is in doubt: its answer counts for no R.
     let read = "a: put 1 @100-110 => acked \n b: get @600-610 => none \n z: final => 1";
     assert_eq!(points(&tell(read)), [6]);
-    assert_eq!(rolled(read, 50, 500), NONE);
+    assert_eq!(rolled(read, 50, 500), [6]);
     assert_eq!(rolled(read, 10, 50), [6]);
+}
+
+#[test]
+fn a_disk_that_forgot_undoes_one_ack_and_excuses_who_reads_it() {
+    let forgot = |tale: &str, from, to| {
+        let mut evidence = tell(tale);
+        evidence.disturbances = vec![during(from, to, Fault::Forgotten(node(0)))];
+        points(&evidence)
+    };
+    let alone = "a: put 1 w1 @100-110 => acked \n z: final => none";
+    assert_eq!(forgot(alone, 50, 500), NONE, "nobody else had it");
+    assert_eq!(forgot(alone, 10, 50), [1], "it came after that");
+    let two = "a: put 1 @100-110 => acked \n z: final => none";
+    assert_eq!(forgot(two, 50, 500), [1], "another one had it");
+    // It does not know, so its answer counts.
+    let read = "a: put 1 @100-110 => acked \n b: get @600-610 => none \n z: final => 1";
+    assert_eq!(forgot(read, 50, 500), NONE);
+    assert_eq!(forgot(read, 10, 50), [6]);
+    let all = "a: put 1 w3 @100-110 => acked \n b: get @600-610 => none \n z: final => 1";
+    assert_eq!(forgot(all, 50, 500), [6], "one of those who were asked had it");
 }
 
 #[test]

@@ -14,6 +14,9 @@ pub(super) fn draw_fault(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Fau
     if swarm.shape == Shape::RolledBack {
         return rolled_back(dice, plan, id);
     }
+    if swarm.shape == Shape::Wiped {
+        return wiped(dice, plan, id);
+    }
     let mut die = dice.stream("fault", 0, id);
     let kind = die.pick(&swarm.kinds);
     let (at_ms, for_ms) = draw_times(&mut die, plan, kind);
@@ -90,6 +93,15 @@ fn rolled_back(dice: Dice, plan: &Plan, id: u64) -> Fault {
         (4, FaultKind::DamagedFile { node, file, how }),
     ]);
     Fault { id: id as u32, at, for_ms: die.within(end / 5, end / 2), what }
+}
+
+/// The one fault of [`Shape::Wiped`].
+fn wiped(dice: Dice, plan: &Plan, id: u64) -> Fault {
+    let mut die = dice.stream("fault", 0, id);
+    let end = plan.length.faults_ms;
+    let at = At::Ms(die.within(1_000, end * 2 / 3));
+    let what = FaultKind::WipedDisk { node: die.pick(&plan.owners()) };
+    Fault { id: id as u32, at, for_ms: die.magnitude(100, end / 3), what }
 }
 
 fn draw_trigger(die: &mut Die, plan: &Plan, node: NodeNo) -> Trigger {

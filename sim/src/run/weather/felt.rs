@@ -43,6 +43,7 @@ impl Weather {
                 .collect(),
             // They are written down node by node, as each goes down and comes back, or is rolled back.
             FaultKind::RolledBackDisk { .. }
+            | FaultKind::WipedDisk { .. }
             | FaultKind::RestoredSnapshot { .. }
             | FaultKind::DamagedTable { .. }
             | FaultKind::DamagedFile { .. } => Vec::new(),

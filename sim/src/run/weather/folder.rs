@@ -115,7 +115,7 @@ impl Weather {
         }
         // Rot of the last write before a death looks like a torn one; of the rest of the folder nothing may be left.
         let (at, end_ns) = (Endpoint::Node(node_index(node)), starling_world::now());
-        let lost = Disturbance { fault: Felt::RolledBack(at), start_ns: 0, end_ns };
+        let lost = Disturbance { fault: Felt::Forgotten(at), start_ns: 0, end_ns };
         {
             let mut state = lock(&self.state);
             state.log.push(lost);

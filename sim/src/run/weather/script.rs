@@ -58,9 +58,19 @@ impl Weather {
         time::sleep(third).await;
         self.take_down(place, node, Death::Kill);
         disk::restore(machine, &copy);
-        let fault = Felt::RolledBack(Endpoint::Node(node_index(node)));
+        let at = Endpoint::Node(node_index(node));
+        // A copy of the last process is what a node finds that just died: only one of an earlier process is told by its generation.
+        let fault = if restarted { Felt::RolledBack(at) } else { Felt::Forgotten(at) };
         let end_ns = starling_world::now();
         lock(&self.state).log.push(Disturbance { fault, start_ns, end_ns });
+    }
+
+    /// Empties the disk of `node`: it is a copy of what it was before anything was written.
+    pub(super) fn wipe(&self, node: NodeNo) {
+        disk::wipe(self.cluster.node_machine(node));
+        let fault = Felt::RolledBack(Endpoint::Node(node_index(node)));
+        let end_ns = starling_world::now();
+        lock(&self.state).log.push(Disturbance { fault, start_ns: 0, end_ns });
     }
 
     /// What damage means: from its moment until the replicas have exchanged everything, which they have now.
