@@ -287,7 +287,10 @@ fn an_interval_confirms_before_the_disk_does() {
         engine.put(&key(1), object("one")).unwrap().ackable().await.unwrap();
         engine.barrier().ackable().await.unwrap();
         assert!(engine.stats().pending_bytes > 0);
-        assert!(!is_durable(&engine.barrier()).await, "whoever wants it on disk waits for the disk");
+        assert!(
+            !is_durable(&engine.barrier()).await,
+            "whoever wants it on disk waits for the disk"
+        );
         disk.allow(PLENTY);
         engine.barrier().durable().await.unwrap();
         until(|| engine.stats().pending_bytes == 0).await;
