@@ -42,6 +42,13 @@ pub struct Known {
     pub doubtful: bool,
 }
 
+impl Known {
+    /// What the newest version under a key says: an empty object marks that the key was [removed](Engine::remove).
+    fn of(object: Option<Arc<Object>>, doubtful: bool) -> Self {
+        Self { object: object.filter(|object| !object.is_empty()), doubtful }
+    }
+}
+
 /// An open data folder. Clones share it. When the last clone is dropped without
 /// [`close`](Engine::close), what is pending is still written in the background.
 #[derive(Clone)]
@@ -201,16 +208,16 @@ impl Engine {
     /// [`ReadError::Closed`], [`ReadError::Disk`].
     pub async fn known(&self, key: &Key) -> Result<Known, ReadError> {
         let view = match self.shared.look(key).ok_or(ReadError::Closed)? {
-            Near::Found(object, doubtful) => return Ok(Known { object: Some(object), doubtful }),
+            Near::Found(object, doubtful) => return Ok(Known::of(Some(object), doubtful)),
             Near::Beneath(view) => view,
         };
         let doubtful = view.doubts.contains(key.token());
         if let Some(object) = view.sealed(key) {
-            return Ok(Known { object: Some(object), doubtful });
+            return Ok(Known::of(Some(object), doubtful));
         }
         let looked = view.tables(key).await.map_err(|error| ReadError::disk(&error))?;
         self.shared.doubt(&looked.damage);
-        Ok(Known { object: looked.object, doubtful: doubtful || !looked.damage.is_empty() })
+        Ok(Known::of(looked.object, doubtful || !looked.damage.is_empty()))
     }
 
     /// Completes when there is room in memory for writes: at once, unless the disk is slower than the
@@ -290,6 +297,16 @@ impl Engine {
     /// [`WriteError`]: nothing changed.
     pub fn put(&self, key: &Key, object: Arc<Object>) -> Result<Ticket, WriteError> {
         self.shared.put(key, object)
+    }
+
+    /// Forgets what is under `key`: an empty object takes its place, in the log, in memory and in tables, so that
+    /// no older version shines through. Reads and scans pass over it, and compaction drops it where nothing older lies beneath. The
+    /// caller holds the key's lock.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put): nothing changed.
+    pub fn remove(&self, key: &Key) -> Result<Ticket, WriteError> {
+        self.shared.put(key, Arc::new(Object::new()))
     }
 
     /// Merges `object` into what is kept for the member `owner` under `key`. It is kept, over restarts
