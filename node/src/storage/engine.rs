@@ -24,7 +24,7 @@ use super::{Options, compaction, flush, writer};
 use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::runtime::fs::{self, FileLock};
-use crate::runtime::task;
+use crate::runtime::{event, task};
 
 /// The file that an open engine holds locked.
 pub(super) const LOCK: &str = "lock";
@@ -102,13 +102,16 @@ impl Engine {
         fs::create_dir_all(dir).await.map_err(OpenError::disk("create", dir))?;
         let lock = lock(dir).await?;
         let files = Files::list(dir).await?;
-        let mut identity_file = IdentityFile::open(dir, cluster, files.any()).await?;
+        let identity_file = IdentityFile::open(dir, cluster, files.any()).await?;
         let id = identity_file.folder_id();
         let birth = Birth { restored: identity_file.is_restored() };
         let opened = opening::open(device, dir, (id, birth), options, &files).await?;
-        identity_file.forget_restored().await;
         let Opened { shared, log, store, cache } = opened;
 
+        if birth.restored && options.born_doubtful {
+            // They may have been handed over, and what they held deleted and forgotten, since the snapshot was made.
+            event::note("old_hints_dropped", 1, shared.expire_hints(u64::MAX));
+        }
         let engine = Self::start(shared.clone(), cache, identity_file);
         let (store, identity_file) = (Arc::new(store), engine.identity_file.clone());
         let keeper = task::spawn(keep(store.clone()));
@@ -126,6 +129,16 @@ impl Engine {
             drop(lock);
             shared.end();
         }));
+        if birth.restored {
+            // Only once nothing brings back what a restored folder must not know.
+            engine
+                .synced()
+                .await
+                .map_err(|_closed| OpenError::disk("write", dir)(io::Error::other("closed")))?;
+            if let Some(file) = engine.identity_file.lock().await.as_mut() {
+                file.forget_restored().await;
+            }
+        }
         Ok(engine)
     }
 
@@ -343,6 +356,11 @@ impl Engine {
         self.shared.hints_of(owner, after, limit_bytes)
     }
 
+    /// What is kept for `owner` under `key`; `None`: nothing is.
+    pub fn hint(&self, owner: &str, key: &Key) -> Option<Hint> {
+        self.shared.hint(owner, key)
+    }
+
     /// What is kept under `key` for any owners, merged; `None`: nothing is.
     pub fn hinted(&self, key: &Key) -> Option<Arc<Object>> {
         self.shared.hinted(key)
@@ -351,6 +369,21 @@ impl Engine {
     /// The members for whom something is kept, by name, and how much.
     pub fn hint_owners(&self) -> Vec<HintStats> {
         self.shared.hint_owners()
+    }
+
+    /// Which of `ranges` hold the key of a hint, for any owner, as far as is known for sure: `None` when the log
+    /// could not take the end of one, so that a restart may bring hints back that are gone from memory. What this says is
+    /// durable once [`synced`](Self::synced) completes after it.
+    pub fn hinted_ranges(&self, ranges: &[TokenRange]) -> Option<Vec<bool>> {
+        self.shared.hinted_ranges(ranges)
+    }
+
+    /// Completes once all that was accepted before is on the disk, under either [policy](super::SyncPolicy).
+    ///
+    /// # Errors
+    /// [`WriteError::Closed`].
+    pub async fn synced(&self) -> Result<(), WriteError> {
+        self.shared.all_synced().await
     }
 
     /// A ticket for everything that was put before: for confirming something that is in memory

@@ -102,6 +102,8 @@ struct State {
     /// Bytes of log since then.
     logged_bytes: u64,
     hints: Hints,
+    /// The end of some hint is not in the log.
+    ends_unlogged: bool,
     /// What lies beneath the memtable.
     view: Arc<View>,
     /// Segments of the log, oldest first.
@@ -149,6 +151,7 @@ impl Shared {
             memtable_from: contents.memtable_from,
             logged_bytes: contents.segments.iter().map(|segment| segment.bytes).sum(),
             hints: contents.hints,
+            ends_unlogged: false,
             view: Arc::new(contents.view),
             segments: contents.segments,
             doubt_changes: Vec::new(),
@@ -219,6 +222,18 @@ impl Shared {
     pub(super) fn barrier(self: &Arc<Self>) -> Ticket {
         let state = self.state();
         Ticket { shared: self.clone(), batch: state.awaited_through() }
+    }
+
+    /// Completes once all that was accepted so far is synced, under either policy, awaited by somebody or not.
+    ///
+    /// # Errors
+    /// [`WriteError::Closed`].
+    pub(super) async fn all_synced(&self) -> Result<(), WriteError> {
+        let last = {
+            let state = self.state();
+            state.open.number - u64::from(state.open.records == 0)
+        };
+        self.synced(last).await
     }
 
     /// Completes once `batch` is durable, or never will be.

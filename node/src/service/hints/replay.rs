@@ -395,8 +395,11 @@ fn has_room(options: &Options, flying_bytes: usize) -> bool {
 /// meanwhile come in the owner's next turn, which begins at the first key again.
 fn next_hint(replica: &Replica, owner: &str, session: &mut Session) -> Option<Hint> {
     loop {
-        while let Some(hint) = session.page.pop_front() {
-            if !session.flying.contains(&hint.key) {
+        while let Some(Hint { key, .. }) = session.page.pop_front() {
+            // As it is now: what has ended since the page was read must not come back.
+            if !session.flying.contains(&key)
+                && let Some(hint) = replica.engine().hint(owner, &key)
+            {
                 return Some(hint);
             }
         }
@@ -440,6 +443,7 @@ async fn deliver(
             | Reply::Absent
             | Reply::Written(_)
             | Reply::Exchanged { .. }
+            | Reply::Forgetting(_)
             | Reply::Pong => {
                 return Err(DeliveryError::Strange);
             }

@@ -9,6 +9,7 @@ use super::{Shared, State, Ticket, record_bytes_max};
 use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::runtime::event;
+use crate::storage::doubt::TokenRange;
 use crate::storage::error::WriteError;
 use crate::storage::hints::{Hint, HintStats, Position};
 use crate::storage::log::record::{RECORD_OVERHEAD_BYTES, Record};
@@ -108,8 +109,10 @@ impl Shared {
             return (false, false);
         }
         let bytes_max = RECORD_OVERHEAD_BYTES + owner.len() + key.size_bytes();
-        // Without the record a restart brings the hint back and replays it again: no harm.
+        // Without the record a restart brings the hint back and replays it again: no harm, as long as nothing is
+        // forgotten meanwhile that the hint would bring back.
         let admitted = state.admit(bytes_max, &self.options).is_ok();
+        state.ends_unlogged |= !admitted;
         let push = |out: &mut BytesMut| Record::encode_hint_done(owner, key, digest, out);
         (true, admitted && state.push(bytes_max, false, &self.options, push))
     }
@@ -122,6 +125,17 @@ impl Shared {
         limit_bytes: usize,
     ) -> Vec<Hint> {
         self.state().hints.page(owner, after, limit_bytes as u64, HINT_STEP)
+    }
+
+    pub(in crate::storage) fn hint(&self, owner: &str, key: &Key) -> Option<Hint> {
+        self.state().hints.get(owner, key)
+    }
+
+    /// Which of `ranges` hold the key of a hint. `None`: the end of one was not logged, so a restart may bring any back.
+    pub(in crate::storage) fn hinted_ranges(&self, ranges: &[TokenRange]) -> Option<Vec<bool>> {
+        let state = self.state();
+        let holds = |range: &TokenRange| state.hints.holds(range.first, range.last);
+        (!state.ends_unlogged).then(|| ranges.iter().map(holds).collect())
     }
 
     pub(in crate::storage) fn hinted(&self, key: &Key) -> Option<Arc<Object>> {
