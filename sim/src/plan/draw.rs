@@ -315,9 +315,17 @@ fn draw_operation(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Operation 
         node: NodeNo(die.within(1, plan.nodes.len() as u64) as u32),
         key: key_name(key),
         action: die.weighted(&weighted),
+        ttl_s: draw_ttl(dice, id),
         level: own_level.then_some(level),
         sloppy: die.pick(&swarm.sloppy),
     }
+}
+
+/// In a third of the seeds some values expire: within the run, or long after it.
+fn draw_ttl(dice: Dice, id: u64) -> Option<u32> {
+    let percent = dice.stream("ttl", 0, 0).weighted(&[(6, 0u64), (2, 10), (1, 60)]);
+    let mut die = dice.stream("ttl", 1, id);
+    die.chance(percent).then(|| die.pick(&[1, 2, 5, 15, 1_000]))
 }
 
 /// Most keys are plain; some have what trips up paths, tags and encodings.

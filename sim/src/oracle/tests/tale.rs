@@ -76,7 +76,7 @@ fn operation(
         node: NodeIndex(0),
         key: KeyIndex(0),
         kind,
-        asked: Asked { need, n: 3, sloppy: false, timeout_ns: 300 * MS },
+        asked: Asked { need, n: 3, sloppy: false, timeout_ns: 300 * MS, ttl_ns: None },
         context_from: None,
         retry_of: None,
         start_ns: u64::from(id.0) * 10 * MS,
