@@ -231,9 +231,8 @@ impl Driver {
 
     /// Asks about the rounds that have waited long enough for the second time.
     async fn finish(&mut self) {
-        while let Some((_, mut round)) =
-            self.rounds.pop_front_if(|(again_at, _)| *again_at <= time::now())
-        {
+        while self.rounds.front().is_some_and(|(again_at, _)| *again_at <= time::now()) {
+            let Some((_, mut round)) = self.rounds.pop_front() else { return };
             let answers = self.ask(&round).await;
             match round.second(&answers, self.options.quiet) {
                 Proven::Forget(candidates) => self.forget(&candidates).await,

@@ -63,12 +63,15 @@ mod tests {
         actor == Actor { node: NodeId(1), epoch: 5 }
     }
 
-    fn dot((node, epoch, counter): (u64, u64, u64)) -> Dot {
+    /// Node, epoch and counter.
+    type Name = (u64, u64, u64);
+
+    fn dot((node, epoch, counter): Name) -> Dot {
         Dot { actor: Actor { node: NodeId(node), epoch }, counter }
     }
 
     /// Writes of these dots, each on top of those before it that `seen` names.
-    fn object(writes: &[((u64, u64, u64), &[(u64, u64, u64)])]) -> Object {
+    fn object(writes: &[(Name, &[Name])]) -> Object {
         let mut object = Object::new();
         for (write, seen) in writes {
             let mut context = CausalContext::new();
@@ -88,9 +91,9 @@ mod tests {
         Testimony { doubtful: true, object: object.cloned() }
     }
 
-    const OLD: (u64, u64, u64) = (2, 1, 1);
-    const NEW: (u64, u64, u64) = (3, 1, 1);
-    const OWN: (u64, u64, u64) = (1, 5, 1);
+    const OLD: Name = (2, 1, 1);
+    const NEW: Name = (3, 1, 1);
+    const OWN: Name = (1, 5, 1);
 
     #[test]
     fn what_nobody_vouches_for_is_let_go() {
