@@ -288,8 +288,7 @@ async fn join(config: &Config, engine: &Engine, gossip: &Gossip) -> Result<(), S
                 engine.doubt_all().await?;
                 // What it kept for others then may have been handed over, deleted and forgotten since. Whoever wrote it has
                 // W copies without this one.
-                let dropped = engine.expire_hints(u64::MAX);
-                engine.synced().await.map_err(|_closed| storage::ReadError::Closed)?;
+                let dropped = engine.drop_hints().await.map_err(|_| storage::ReadError::Closed)?;
                 event::note("old_hints_dropped", 0, dropped);
                 let renewed = engine.renew_identity().await?;
                 event::note("identity_renewed", 0, renewed.generation);

@@ -49,11 +49,19 @@ pub struct RequestHead {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// From a write's coordinator, or as read repair: merge `object` into what you hold for `key` and
-    /// answer once that is durable. A lost copy costs an ack; repeating it is harmless.
+    /// answer once a client may hear of it. A lost copy costs an ack; repeating it is harmless.
     Replicate {
         /// The key.
         key: Key,
         /// All that the sender holds for it.
+        object: Arc<Object>,
+    },
+    /// From who kept `object` for this member: merge it into what you hold for `key` and answer once that is on disk,
+    /// whatever your policy of syncing, since the sender forgets it then. Repeating it is harmless.
+    HandOver {
+        /// The key.
+        key: Key,
+        /// All that the sender kept for it.
         object: Arc<Object>,
     },
     /// From a read's coordinator: what do you hold for `key`? Changes nothing.
@@ -65,7 +73,7 @@ pub enum Request {
         known: Option<u64>,
     },
     /// From a write's coordinator to a fallback: keep `object` for the member `owner`, who could not
-    /// take it, and answer once that is durable. A lost copy costs an ack; repeating it is harmless.
+    /// take it, and answer once a client may hear of it. A lost copy costs an ack; repeating it is harmless.
     Hint {
         /// The name of the member that it is for.
         owner: Arc<str>,
@@ -124,7 +132,7 @@ pub struct WriteRequest {
 /// The answer to one [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// To `Replicate` and `Hint`: merged and durable.
+    /// To `Replicate`, `HandOver` and `Hint`: merged, and as safe as they ask.
     Stored,
     /// To `Fetch` and `FetchHinted`: this is held.
     Found(Arc<Object>),
@@ -327,8 +335,13 @@ impl Request {
                 out.put_u64(*ring);
                 ask.encode(out);
             }
-            Request::Forgetting { ring, question } => {
+            Request::HandOver { key, object } => {
                 out.put_u8(8);
+                key.encode(out);
+                object.encode(out);
+            }
+            Request::Forgetting { ring, question } => {
+                out.put_u8(9);
                 out.put_u64(*ring);
                 question.encode(out);
             }
@@ -355,7 +368,11 @@ impl Request {
             }
             6 => Request::FetchHinted { key: Key::decode(from)? },
             7 => Request::Exchange { ring: from.u64("ring")?, ask: Ask::decode(from)? },
-            8 => Request::Forgetting {
+            8 => {
+                let key = Key::decode(from)?;
+                Request::HandOver { key, object: Arc::new(Object::decode(from)?) }
+            }
+            9 => Request::Forgetting {
                 ring: from.u64("ring")?,
                 question: forgetting::Question::decode(from)?,
             },

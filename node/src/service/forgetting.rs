@@ -162,13 +162,8 @@ impl Answering {
             TokenRange { first, last }
         };
         let ranges: Vec<TokenRange> = partitions.iter().map(range).collect();
-        let hinted = match engine.hinted_ranges(&ranges) {
-            None => partitions.to_vec(),
-            Some(hinted) => {
-                let both = partitions.iter().zip(hinted);
-                both.filter(|(_, hinted)| *hinted).map(|(partition, _)| *partition).collect()
-            }
-        };
+        let both = partitions.iter().zip(engine.hinted_ranges(&ranges));
+        let hinted = both.filter(|(_, hinted)| *hinted).map(|(partition, _)| *partition).collect();
         let mut held = Vec::new();
         for (place, (key, digest)) in entries.iter().enumerate() {
             let Known { object, doubtful } = engine.known(key).await.ok()?;

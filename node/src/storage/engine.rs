@@ -108,10 +108,6 @@ impl Engine {
         let opened = opening::open(device, dir, (id, birth), options, &files).await?;
         let Opened { shared, log, store, cache } = opened;
 
-        if birth.restored && options.born_doubtful {
-            // They may have been handed over, and what they held deleted and forgotten, since the snapshot was made.
-            event::note("old_hints_dropped", 1, shared.expire_hints(u64::MAX));
-        }
         let engine = Self::start(shared.clone(), cache, identity_file);
         let (store, identity_file) = (Arc::new(store), engine.identity_file.clone());
         let keeper = task::spawn(keep(store.clone()));
@@ -130,11 +126,13 @@ impl Engine {
             shared.end();
         }));
         if birth.restored {
+            if options.born_doubtful {
+                let dropped = engine.drop_hints().await;
+                let ended =
+                    |error: WriteError| OpenError::disk("write", dir)(io::Error::other(error));
+                event::note("old_hints_dropped", 1, dropped.map_err(ended)?);
+            }
             // Only once nothing brings back what a restored folder must not know.
-            engine
-                .synced()
-                .await
-                .map_err(|_closed| OpenError::disk("write", dir)(io::Error::other("closed")))?;
             if let Some(file) = engine.identity_file.lock().await.as_mut() {
                 file.forget_restored().await;
             }
@@ -341,11 +339,15 @@ impl Engine {
     /// Forgets what is kept for `owner` under `key` if its [digest](Object::digest) is still `digest`,
     /// and says whether it was: it may have grown since it was sent. Soon durable; a crash before
     /// that brings the hint back.
-    pub fn remove_hint(&self, owner: &str, key: &Key, digest: u64) -> bool {
+    ///
+    /// # Errors
+    /// [`WriteError`]: the log cannot note it now, and the hint is kept.
+    pub fn remove_hint(&self, owner: &str, key: &Key, digest: u64) -> Result<bool, WriteError> {
         self.shared.remove_hint(owner, key, digest)
     }
 
-    /// Forgets every hint that last grew before `older_than_ms` (Unix milliseconds); how many.
+    /// Forgets every hint that last grew before `older_than_ms` (Unix milliseconds), as far as the log can note it now; how
+    /// many.
     pub fn expire_hints(&self, older_than_ms: u64) -> u64 {
         self.shared.expire_hints(older_than_ms)
     }
@@ -371,11 +373,26 @@ impl Engine {
         self.shared.hint_owners()
     }
 
-    /// Which of `ranges` hold the key of a hint, for any owner, as far as is known for sure: `None` when the log
-    /// could not take the end of one, so that a restart may bring hints back that are gone from memory. What this says is
-    /// durable once [`synced`](Self::synced) completes after it.
-    pub fn hinted_ranges(&self, ranges: &[TokenRange]) -> Option<Vec<bool>> {
+    /// Which of `ranges` hold the key of a hint, for any owner. That a range holds none is durable once
+    /// [`synced`](Self::synced) completes after this.
+    pub fn hinted_ranges(&self, ranges: &[TokenRange]) -> Vec<bool> {
         self.shared.hinted_ranges(ranges)
+    }
+
+    /// Forgets every hint, durably when this returns; how many: for a folder that is an older copy of itself. They may have been handed
+    /// over since, and what they held deleted and forgotten.
+    ///
+    /// # Errors
+    /// [`WriteError::Closed`].
+    pub async fn drop_hints(&self) -> Result<u64, WriteError> {
+        let mut dropped = 0;
+        loop {
+            dropped += self.expire_hints(u64::MAX);
+            self.synced().await?;
+            if self.stats().hints == 0 {
+                return Ok(dropped);
+            }
+        }
     }
 
     /// Completes once all that was accepted before is on the disk, under either [policy](super::SyncPolicy).
