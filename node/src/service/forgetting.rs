@@ -164,6 +164,8 @@ impl Answering {
         let ranges: Vec<TokenRange> = partitions.iter().map(range).collect();
         let both = partitions.iter().zip(engine.hinted_ranges(&ranges));
         let hinted = both.filter(|(_, hinted)| *hinted).map(|(partition, _)| *partition).collect();
+        // While writers wait for room one of them may hold an old object, for longer than anything else takes.
+        time::timeout_at(deadline, engine.room()).await.ok()?;
         let mut held = Vec::new();
         for (place, (key, digest)) in entries.iter().enumerate() {
             let Known { object, doubtful } = engine.known(key).await.ok()?;
@@ -245,11 +247,11 @@ impl Driver {
     async fn begin(&mut self) {
         let cluster = self.answering.cluster.clone();
         let trees = self.answering.replica.trees().clone();
+        let more = trees.candidates().take_more();
+        more.into_iter().for_each(|partition| trees.scan_again(partition));
         if trees.candidates().is_empty() {
             return;
         }
-        let more = trees.candidates().take_more();
-        more.into_iter().for_each(|partition| trees.scan_again(partition));
         let ring = cluster.ring();
         let owners: Vec<NodeIndex> = (0..ring.members().len() as u16)
             .map(NodeIndex)
