@@ -21,6 +21,7 @@ use futures_util::{FutureExt, future};
 use rand::RngCore;
 
 use crate::config::{self, Config};
+use crate::domain::forgetting::{CALLS, quiet};
 use crate::domain::membership::{self, Machine, MemberInfo, Rule, Standing};
 use crate::domain::ring::{Member, Ring, RingError};
 use crate::http::server::{Limits, Server};
@@ -35,6 +36,7 @@ use crate::service::anti_entropy::trees::Trees;
 use crate::service::anti_entropy::{self, AntiEntropy};
 use crate::service::cluster::{Cluster, Surroundings};
 use crate::service::coordinator::{Coordinator, Patience};
+use crate::service::forgetting::{self, Forgetting};
 use crate::service::gossip::Gossip;
 use crate::service::hints::{self, Handoff};
 use crate::service::metrics::Metrics;
@@ -144,18 +146,19 @@ impl Node {
         ));
         let handoff = start_handoff(&config, &replica, &cluster, &metrics);
         let anti_entropy = start_anti_entropy(&config, &replica, &cluster, &metrics);
+        let forgetting = start_forgetting(&config, &replica, &cluster, &metrics);
         let service = PeerService::new(
             replica.clone(),
             coordinator.clone(),
             gossip.clone(),
-            anti_entropy.answering().clone(),
+            (anti_entropy.answering().clone(), forgetting.answering().clone()),
             metrics.clone(),
             config.limits.pair_bytes,
         );
         let rpc = RpcServer::start(rpc_listener, &local, service, &config);
         let drain = Duration::from_millis(config.timeouts.drain_ms);
         let following = task::spawn(roster::follow(data, founders, gossip.clone()));
-        let background = Background { handoff, anti_entropy };
+        let background = Background { handoff, anti_entropy, forgetting };
         let app = Arc::new(App::new(config, coordinator, replica, gossip, background, metrics));
         front.serve(Site::of_node(app.clone(), router(app.clone())));
         app.set_ready(true);
@@ -177,6 +180,7 @@ impl Node {
         self.app.gossip.stop().await;
         self.app.handoff.stop().await;
         self.app.anti_entropy.stop().await;
+        self.app.forgetting.stop().await;
         // Side by side: one after the other they would take the time twice. The node's own calls to
         // peers stay open meanwhile, since what runs may need them.
         future::join(self.http.stop(self.drain), self.rpc.stop()).await;
@@ -282,6 +286,10 @@ async fn join(config: &Config, engine: &Engine, gossip: &Gossip) -> Result<(), S
             Standing::Outdated { generation } => {
                 // Doubted first: a new id without doubt would vouch for an old copy.
                 engine.doubt_all().await?;
+                // What it kept for others then may have been handed over, deleted and forgotten since. Whoever wrote it has
+                // W copies without this one.
+                let dropped = engine.drop_hints().await.map_err(|_| storage::ReadError::Closed)?;
+                event::note("old_hints_dropped", 0, dropped);
                 let renewed = engine.renew_identity().await?;
                 event::note("identity_renewed", 0, renewed.generation);
                 tracing::warn!(
@@ -367,6 +375,19 @@ fn start_anti_entropy(
         ..anti_entropy::Options::default()
     };
     AntiEntropy::start(replica.clone(), cluster.clone(), metrics.clone(), options)
+}
+
+fn start_forgetting(
+    config: &Config,
+    replica: &Arc<Replica>,
+    cluster: &Arc<Cluster>,
+    metrics: &Arc<Metrics>,
+) -> Forgetting {
+    let options = forgetting::Options {
+        quiet: quiet(Duration::from_millis(config.timeouts.request_max_ms)),
+        ask_timeout: CALLS,
+    };
+    Forgetting::start(replica.clone(), cluster.clone(), metrics.clone(), options)
 }
 
 fn start_handoff(

@@ -102,6 +102,9 @@ pub struct Evidence {
     pub membership: Option<Membership>,
     /// What became of hints; `None`: nodes keep none.
     pub hints: Option<Hints>,
+    /// When nodes forgot what they held of a key because it was deleted, or had expired, everywhere.
+    #[serde(default)]
+    pub forgotten: Vec<(KeyIndex, u64)>,
     /// What the cluster was configured to promise.
     pub rules: Rules,
 }
@@ -168,6 +171,13 @@ pub enum Kind {
     Delete,
 }
 
+impl Operation {
+    /// True when it was answered with enough acks.
+    pub const fn is_acked(&self) -> bool {
+        matches!(self.outcome, Outcome::Acked { .. })
+    }
+}
+
 /// The parameters of a request, resolved to numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Asked {
@@ -179,6 +189,9 @@ pub struct Asked {
     pub sloppy: bool,
     /// How long the client waited at the most, and the deadline that it sent along.
     pub timeout_ns: u64,
+    /// How long the value is to live, from when a node takes the request; `None`: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ns: Option<u64>,
 }
 
 /// What a client heard.
@@ -404,7 +417,7 @@ mod tests {
             node: NodeIndex(2),
             key: KeyIndex(0),
             kind: Kind::Put { value: ValueId(u64::MAX) },
-            asked: Asked { need: 2, n: 3, sloppy: true, timeout_ns: 5 },
+            asked: Asked { need: 2, n: 3, sloppy: true, timeout_ns: 5, ttl_ns: Some(7) },
             context_from: None,
             retry_of: None,
             start_ns: 1,
@@ -430,6 +443,7 @@ mod tests {
             samples: Vec::new(),
             membership: Some(Membership::default()),
             hints: Some(Hints::default()),
+            forgotten: vec![(KeyIndex(0), 6)],
             rules: Rules::default(),
         };
         let text = serde_json::to_string(&evidence).unwrap();

@@ -27,11 +27,14 @@
 //! | anti-entropy | comparing and healing replicas in the background ([`merkle`]) |
 //! | exchange | one such comparison of a partition between two home replicas |
 //! | doubtful | of a copy: it may lack what was acked, so it does not count in reads |
+//! | spent | of an object: all its siblings are tombstones or expired, so that it may be [`forgotten`](forgetting) |
+//! | fresh | of a dot in a copy in doubt: minted by this process since the doubt began ([`merkle::vouching`]) |
 //! | tally | counts the replies to one request and says when they are enough |
 
 pub mod causality;
 pub mod codec;
 pub mod context_token;
+pub mod forgetting;
 pub mod hint;
 pub mod key;
 pub mod membership;

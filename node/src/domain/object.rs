@@ -17,7 +17,7 @@
 
 use bytes::Bytes;
 
-use super::causality::{CausalContext, Dot, decode_dot, encode_dot};
+use super::causality::{Actor, CausalContext, Dot, decode_dot, encode_dot};
 use super::codec::{DecodeError, Decoder, Encode};
 use super::key::murmur3;
 
@@ -86,6 +86,22 @@ impl Object {
     /// The live versions, sorted by dot.
     pub fn siblings(&self) -> &[Sibling] {
         &self.siblings
+    }
+
+    /// From when on no reader sees anything of it, in Unix milliseconds: 0 when all its siblings are tombstones, else when the last value
+    /// expires; `None`: never.
+    pub fn spent_at_ms(&self) -> Option<u64> {
+        let spent = |sibling: &Sibling| match &sibling.content {
+            Content::Tombstone => Some(0),
+            Content::Value(_) => sibling.expires_at_ms,
+        };
+        self.siblings.iter().map(spent).try_fold(0, |latest, at| Some(latest.max(at?)))
+    }
+
+    /// What it says of the dots of those actors that `wanted` picks: their siblings, and which others of their dots are superseded.
+    pub fn part_of(&self, wanted: impl Fn(Actor) -> bool) -> Self {
+        let siblings = self.siblings.iter().filter(|sibling| wanted(sibling.dot.actor));
+        Self { siblings: siblings.cloned().collect(), context: self.context.part_of(wanted) }
     }
 
     /// Adds the write `new`: it replaces exactly the siblings that `seen` covers and stands beside

@@ -146,6 +146,8 @@ pub async fn repair(State(app): State<Arc<App>>) -> Json {
         "node": app.config.node,
         "period_ms": app.config.anti_entropy.period_ms,
         "busy": app.anti_entropy.is_busy(),
+        "spent_keys": app.forgetting.candidates(),
+        "forgotten": app.metrics.tombstones_forgotten.get(),
         "doubtful": stats.iter().filter(|stats| stats.doubtful).count(),
         "partitions": partitions,
     }))

@@ -36,6 +36,7 @@ use crate::domain::key::murmur3;
 use crate::runtime::rng;
 use crate::service::anti_entropy::AntiEntropy;
 use crate::service::coordinator::Coordinator;
+use crate::service::forgetting::Forgetting;
 use crate::service::gossip::Gossip;
 use crate::service::hints::Handoff;
 use crate::service::metrics::Metrics;
@@ -61,6 +62,8 @@ pub struct App {
     pub handoff: Handoff,
     /// Its comparisons with other home replicas.
     pub anti_entropy: AntiEntropy,
+    /// Its tombstones, until nothing needs them.
+    pub forgetting: Forgetting,
     /// Counts.
     pub metrics: Arc<Metrics>,
     ready: AtomicBool,
@@ -74,6 +77,8 @@ pub struct Background {
     pub handoff: Handoff,
     /// Replicas that heal each other.
     pub anti_entropy: AntiEntropy,
+    /// Tombstones that are forgotten.
+    pub forgetting: Forgetting,
 }
 
 impl App {
@@ -83,7 +88,7 @@ impl App {
         coordinator: Arc<Coordinator>,
         replica: Arc<Replica>,
         gossip: Gossip,
-        Background { handoff, anti_entropy }: Background,
+        Background { handoff, anti_entropy, forgetting }: Background,
         metrics: Arc<Metrics>,
     ) -> Self {
         let first_id = rng::fork("request ids").next_u64();
@@ -94,6 +99,7 @@ impl App {
             gossip,
             handoff,
             anti_entropy,
+            forgetting,
             metrics,
             ready: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),

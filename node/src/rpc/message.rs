@@ -21,6 +21,7 @@ use super::frame::{self, FrameError, Kind};
 use super::handshake::NAME_BYTES_MAX;
 use crate::domain::causality::CausalContext;
 use crate::domain::codec::{DecodeError, Decoder, Encode};
+use crate::domain::forgetting::message as forgetting;
 use crate::domain::key::Key;
 use crate::domain::merkle::message::{Answer, Ask};
 use crate::domain::object::{Content, Object};
@@ -97,6 +98,14 @@ pub enum Request {
         /// The question.
         ask: Ask,
     },
+    /// From the first home replica of some partitions to an owner of the ring: what stands in the way of forgetting tombstones there; or forget
+    /// them. A lost one costs a round.
+    Forgetting {
+        /// As for an exchange.
+        ring: u64,
+        /// The question.
+        question: forgetting::Question,
+    },
     /// Are you there? Answered by the server itself; no handler sees it.
     Ping,
 }
@@ -140,6 +149,8 @@ pub enum Reply {
         /// The answer.
         answer: Answer,
     },
+    /// To `Forgetting`.
+    Forgetting(forgetting::Answer),
     /// To `Ping`.
     Pong,
     /// To anything: not done, or not known to be done, and why.
@@ -329,6 +340,11 @@ impl Request {
                 key.encode(out);
                 object.encode(out);
             }
+            Request::Forgetting { ring, question } => {
+                out.put_u8(9);
+                out.put_u64(*ring);
+                question.encode(out);
+            }
         }
     }
 
@@ -356,6 +372,10 @@ impl Request {
                 let key = Key::decode(from)?;
                 Request::HandOver { key, object: Arc::new(Object::decode(from)?) }
             }
+            9 => Request::Forgetting {
+                ring: from.u64("ring")?,
+                question: forgetting::Question::decode(from)?,
+            },
             _ => return Err(DecodeError::Invalid("request tag")),
         })
     }
@@ -427,6 +447,10 @@ impl Reply {
                 out.put_slice(&[7, u8::from(*crowded)]);
                 answer.encode(out);
             }
+            Reply::Forgetting(answer) => {
+                out.put_u8(8);
+                answer.encode(out);
+            }
         }
     }
 
@@ -453,6 +477,7 @@ impl Reply {
                 };
                 Reply::Exchanged { crowded, answer: Answer::decode(from)? }
             }
+            8 => Reply::Forgetting(forgetting::Answer::decode(from)?),
             _ => return Err(DecodeError::Invalid("reply tag")),
         })
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::frame::PAYLOAD_BYTES_MAX;
 use super::pending::SLOTS_MAX;
+use crate::domain::forgetting::SILENCE;
 
 /// Limits and times of both sides of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub struct Options {
     /// Incoming connections at which the next is refused.
     pub connections_max: usize,
     /// An incoming connection on which nothing moved for so long is closed: its caller sends a ping
-    /// every second, so it is gone.
+    /// every second, so it is gone. What is forgotten relies on that: see [`SILENCE`].
     pub idle_timeout: Duration,
     /// Bytes of replies waiting for a slow reader at which no more of its requests are read.
     pub reply_bytes_max: usize,
@@ -69,7 +70,7 @@ impl Default for Options {
             queue_bytes_max: 8 << 20,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             connections_max: 512,
-            idle_timeout: Duration::from_secs(10),
+            idle_timeout: SILENCE,
             reply_bytes_max: 8 << 20,
             waiting_per_connection_max: 2048,
             waiting_total_max: 8192,

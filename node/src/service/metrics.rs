@@ -140,6 +140,7 @@ counters! {
     repair_received "starling_repair_received" "Objects received from other home replicas in exchanges.",
     repair_bytes "starling_repair_bytes" "Bytes of objects moved in exchanges begun here.",
     repair_answers "starling_repair_answers" "Questions of other home replicas answered.",
+    tombstones_forgotten "starling_tombstones_forgotten" "Keys forgotten here once nothing needed their tombstones.",
     trees_built "starling_trees_built" "Trees of partitions built by a scan.",
     http_requests "starling_http_requests" "HTTP requests answered.",
     http_overloaded "starling_http_overloaded" "HTTP requests refused at capacity.",

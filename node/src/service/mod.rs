@@ -19,6 +19,7 @@
 //! | who makes the ring, on disk | [`roster`] |
 //! | hints on their way to their owners | [`hints`] |
 //! | trees of home partitions; when each was compared with whom | [`anti_entropy`] |
+//! | rounds of forgetting tombstones; running time | [`forgetting`] |
 //! | counts | [`metrics`] |
 //!
 //! A service performs effects and decides nothing that the domain could decide.
@@ -26,6 +27,7 @@
 pub mod anti_entropy;
 pub mod cluster;
 pub mod coordinator;
+pub mod forgetting;
 pub mod gossip;
 pub mod hints;
 pub mod metrics;

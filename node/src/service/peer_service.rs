@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 
 use super::anti_entropy::answering::Answering;
 use super::coordinator::{Coordinator, RequestError, Wanted};
+use super::forgetting;
 use super::gossip::Gossip;
 use super::hints;
 use super::metrics::Metrics;
@@ -24,6 +25,7 @@ pub struct PeerService {
     coordinator: Arc<Coordinator>,
     gossip: Gossip,
     answering: Arc<Answering>,
+    forgetting: Arc<forgetting::Answering>,
     metrics: Arc<Metrics>,
     pair_bytes_max: usize,
 }
@@ -34,11 +36,11 @@ impl PeerService {
         replica: Arc<Replica>,
         coordinator: Arc<Coordinator>,
         gossip: Gossip,
-        answering: Arc<Answering>,
+        (answering, forgetting): (Arc<Answering>, Arc<forgetting::Answering>),
         metrics: Arc<Metrics>,
         pair_bytes_max: usize,
     ) -> Self {
-        Self { replica, coordinator, gossip, answering, metrics, pair_bytes_max }
+        Self { replica, coordinator, gossip, answering, forgetting, metrics, pair_bytes_max }
     }
 }
 
@@ -100,6 +102,12 @@ impl Handler for PeerService {
                     Some(reply) => Handled::Now(reply),
                     None => Handled::Later(answer),
                 }
+            }
+            Request::Forgetting { ring, question } => {
+                let forgetting = self.forgetting.clone();
+                Handled::Later(Box::pin(
+                    async move { forgetting.answer(head, ring, question).await },
+                ))
             }
             Request::Write(write) => {
                 let size = match &write.content {
@@ -197,6 +205,7 @@ fn kind(request: &Request) -> &'static str {
         Request::FetchHinted { .. } => "fetch hinted",
         Request::Write(_) => "write",
         Request::Exchange { .. } => "exchange",
+        Request::Forgetting { .. } => "forgetting",
         Request::Ping => "ping",
     }
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::anti_entropy::trees::Trees;
-use crate::domain::causality::{CausalContext, Dot};
+use crate::domain::causality::{Actor, CausalContext, Dot};
 use crate::domain::key::Key;
 use crate::domain::mint::{EpochsExhausted, Minter};
 use crate::domain::object::{Content, Object, Sibling};
@@ -154,12 +154,62 @@ impl Replica {
         let _lock = self.lock(key).await;
         let Known { object: state, doubtful } = self.engine.known(key).await?;
         self.check_siblings(state.as_deref(), &intent.seen)?;
+        let seen = intent.seen.clone();
         let (dot, object, context) = self.write_on(state.as_deref(), doubtful, intent).await?;
+        let told = if doubtful { alone(&object, dot, &seen) } else { object.clone() };
         let recent_at = Some(time::now());
-        let ticket =
-            self.trees.put(&self.engine, key, state.as_deref(), object.clone(), recent_at)?;
+        let ticket = self.trees.put(&self.engine, key, state.as_deref(), object, recent_at)?;
         event::note("dot_minted", key.token().0, dot.counter);
-        Ok(Minted { object, context, ticket })
+        Ok(Minted { object: told, context, ticket })
+    }
+
+    /// Forgets what is under `key` if that has `digest` and can be vouched for; true when it was. The removal is soon
+    /// durable; a crash before that brings it back.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]; nothing changed.
+    pub async fn forget(&self, key: &Key, digest: u64) -> Result<bool, ReplicaError> {
+        self.replace(key, digest, false, Arc::new(Object::new())).await
+    }
+
+    /// Puts `object` (empty: nothing) in the place of what a copy in doubt holds under `key`, if that still has `digest`; true when
+    /// it had.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]; nothing changed.
+    pub async fn settle(
+        &self,
+        key: &Key,
+        digest: u64,
+        object: Arc<Object>,
+    ) -> Result<bool, ReplicaError> {
+        self.replace(key, digest, true, object).await
+    }
+
+    async fn replace(
+        &self,
+        key: &Key,
+        digest: u64,
+        in_doubt: bool,
+        object: Arc<Object>,
+    ) -> Result<bool, ReplicaError> {
+        self.engine.room().await;
+        let _lock = self.lock(key).await;
+        let Known { object: before, doubtful } = self.engine.known(key).await?;
+        let Some(before) = before.filter(|before| before.digest() == digest) else {
+            return Ok(false);
+        };
+        if doubtful != in_doubt {
+            return Ok(false);
+        }
+        // The ticket is of no use: who needs it to be durable waits for a barrier.
+        drop(self.trees.put(&self.engine, key, Some(&before), object, None)?);
+        Ok(true)
+    }
+
+    /// True for an actor that this process has minted with since something fell into doubt: what it wrote is no leftover of an older copy.
+    pub fn is_fresh(&self, actor: Actor) -> bool {
+        self.minter().is_fresh(actor)
     }
 
     /// Merges `object` into this replica's copy. The ticket resolves once the merge is durable.
@@ -304,6 +354,16 @@ impl Replica {
         seen: &CausalContext,
         doubtful: bool,
     ) -> Result<Dot, EpochsExhausted> {
+        let mut minter = self.minter();
+        if doubtful {
+            event::note("minted_in_doubt", 0, self.engine.damages());
+            return minter.mint_in_doubt(state, seen);
+        }
+        minter.mint(state, seen)
+    }
+
+    /// The minter, which knows of all failures, damage and trust so far.
+    fn minter(&self) -> std::sync::MutexGuard<'_, Minter> {
         let mut minter = lock(&self.minter);
         let failures = self.engine.failures();
         let mut known = lock(&self.failures_seen);
@@ -324,11 +384,7 @@ impl Replica {
             *known = trusts;
             minter.retire_doubted();
         }
-        if doubtful {
-            event::note("minted_in_doubt", 0, damages);
-            return minter.mint_in_doubt(state, seen);
-        }
-        minter.mint(state, seen)
+        minter
     }
 
     async fn keep_epochs_reserved(&self) -> Result<(), ReplicaError> {
@@ -347,6 +403,15 @@ impl Replica {
         lock(&self.minter).extend(block.through);
         Ok(())
     }
+}
+
+/// The write `dot` of `object` by itself: what a copy in doubt held before is not for others to hear of.
+fn alone(object: &Object, dot: Dot, seen: &CausalContext) -> Arc<Object> {
+    let mut alone = Object::new();
+    if let Some(sibling) = object.sibling(dot) {
+        alone.write(seen, sibling.clone());
+    }
+    Arc::new(alone)
 }
 
 /// A poisoned lock means that a task panicked, which ends the process; until then the data is whole,

@@ -24,7 +24,7 @@ use super::{Options, compaction, flush, writer};
 use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::runtime::fs::{self, FileLock};
-use crate::runtime::task;
+use crate::runtime::{event, task};
 
 /// The file that an open engine holds locked.
 pub(super) const LOCK: &str = "lock";
@@ -40,6 +40,13 @@ pub struct Known {
     /// A file was damaged, so that more may have been put and confirmed: this answer counts for
     /// nothing, and what is minted on it takes a fresh actor.
     pub doubtful: bool,
+}
+
+impl Known {
+    /// What the newest version under a key says: an empty object marks that the key was [removed](Engine::remove).
+    fn of(object: Option<Arc<Object>>, doubtful: bool) -> Self {
+        Self { object: object.filter(|object| !object.is_empty()), doubtful }
+    }
 }
 
 /// An open data folder. Clones share it. When the last clone is dropped without
@@ -95,11 +102,10 @@ impl Engine {
         fs::create_dir_all(dir).await.map_err(OpenError::disk("create", dir))?;
         let lock = lock(dir).await?;
         let files = Files::list(dir).await?;
-        let mut identity_file = IdentityFile::open(dir, cluster, files.any()).await?;
+        let identity_file = IdentityFile::open(dir, cluster, files.any()).await?;
         let id = identity_file.folder_id();
         let birth = Birth { restored: identity_file.is_restored() };
         let opened = opening::open(device, dir, (id, birth), options, &files).await?;
-        identity_file.forget_restored().await;
         let Opened { shared, log, store, cache } = opened;
 
         let engine = Self::start(shared.clone(), cache, identity_file);
@@ -119,6 +125,18 @@ impl Engine {
             drop(lock);
             shared.end();
         }));
+        if birth.restored {
+            if options.born_doubtful {
+                let dropped = engine.drop_hints().await;
+                let ended =
+                    |error: WriteError| OpenError::disk("write", dir)(io::Error::other(error));
+                event::note("old_hints_dropped", 1, dropped.map_err(ended)?);
+            }
+            // Only once nothing brings back what a restored folder must not know.
+            if let Some(file) = engine.identity_file.lock().await.as_mut() {
+                file.forget_restored().await;
+            }
+        }
         Ok(engine)
     }
 
@@ -201,16 +219,16 @@ impl Engine {
     /// [`ReadError::Closed`], [`ReadError::Disk`].
     pub async fn known(&self, key: &Key) -> Result<Known, ReadError> {
         let view = match self.shared.look(key).ok_or(ReadError::Closed)? {
-            Near::Found(object, doubtful) => return Ok(Known { object: Some(object), doubtful }),
+            Near::Found(object, doubtful) => return Ok(Known::of(Some(object), doubtful)),
             Near::Beneath(view) => view,
         };
         let doubtful = view.doubts.contains(key.token());
         if let Some(object) = view.sealed(key) {
-            return Ok(Known { object: Some(object), doubtful });
+            return Ok(Known::of(Some(object), doubtful));
         }
         let looked = view.tables(key).await.map_err(|error| ReadError::disk(&error))?;
         self.shared.doubt(&looked.damage);
-        Ok(Known { object: looked.object, doubtful: doubtful || !looked.damage.is_empty() })
+        Ok(Known::of(looked.object, doubtful || !looked.damage.is_empty()))
     }
 
     /// Completes when there is room in memory for writes: at once, unless the disk is slower than the
@@ -292,6 +310,16 @@ impl Engine {
         self.shared.put(key, object)
     }
 
+    /// Forgets what is under `key`: an empty object takes its place, in the log, in memory and in tables, so that
+    /// no older version shines through. Reads and scans pass over it, and compaction drops it where nothing older lies beneath. The
+    /// caller holds the key's lock.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put): nothing changed.
+    pub fn remove(&self, key: &Key) -> Result<Ticket, WriteError> {
+        self.shared.put(key, Arc::new(Object::new()))
+    }
+
     /// Merges `object` into what is kept for the member `owner` under `key`. It is kept, over restarts
     /// too, until [`remove_hint`](Self::remove_hint) or [`expire_hints`](Self::expire_hints) ends it;
     /// its age counts from `now_ms` (Unix milliseconds). The ticket says when it is durable.
@@ -330,6 +358,11 @@ impl Engine {
         self.shared.hints_of(owner, after, limit_bytes)
     }
 
+    /// What is kept for `owner` under `key`; `None`: nothing is.
+    pub fn hint(&self, owner: &str, key: &Key) -> Option<Hint> {
+        self.shared.hint(owner, key)
+    }
+
     /// What is kept under `key` for any owners, merged; `None`: nothing is.
     pub fn hinted(&self, key: &Key) -> Option<Arc<Object>> {
         self.shared.hinted(key)
@@ -338,6 +371,36 @@ impl Engine {
     /// The members for whom something is kept, by name, and how much.
     pub fn hint_owners(&self) -> Vec<HintStats> {
         self.shared.hint_owners()
+    }
+
+    /// Which of `ranges` hold the key of a hint, for any owner. That a range holds none is durable once
+    /// [`synced`](Self::synced) completes after this.
+    pub fn hinted_ranges(&self, ranges: &[TokenRange]) -> Vec<bool> {
+        self.shared.hinted_ranges(ranges)
+    }
+
+    /// Forgets every hint, durably when this returns; how many: for a folder that is an older copy of itself. They may have been handed
+    /// over since, and what they held deleted and forgotten.
+    ///
+    /// # Errors
+    /// [`WriteError::Closed`].
+    pub async fn drop_hints(&self) -> Result<u64, WriteError> {
+        let mut dropped = 0;
+        loop {
+            dropped += self.expire_hints(u64::MAX);
+            self.synced().await?;
+            if self.stats().hints == 0 {
+                return Ok(dropped);
+            }
+        }
+    }
+
+    /// Completes once all that was accepted before is on the disk, under either [policy](super::SyncPolicy).
+    ///
+    /// # Errors
+    /// [`WriteError::Closed`].
+    pub async fn synced(&self) -> Result<(), WriteError> {
+        self.shared.all_synced().await
     }
 
     /// A ticket for everything that was put before: for confirming something that is in memory

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::domain::key::Key;
+use crate::domain::key::{Key, Token};
 use crate::domain::object::Object;
 
 /// What a hint takes beside its names', key's and object's bytes: two tree slots, allocation headers,
@@ -85,6 +85,15 @@ impl Hints {
     pub(super) fn get(&self, owner: &str, key: &Key) -> Option<Hint> {
         let held = self.owners.get(owner)?.by_key.get(key)?;
         Some(Hint { key: key.clone(), object: held.object.clone(), since_ms: held.since_ms })
+    }
+
+    /// True when a key with a token from `first` to `last` is hinted.
+    pub(super) fn holds(&self, first: Token, last: Token) -> bool {
+        let from = Key::lowest(first);
+        self.owners.values().any(|owned| {
+            let next = owned.by_key.range(&from..).next();
+            next.is_some_and(|(key, _)| key.token() <= last)
+        })
     }
 
     /// What all would weigh with `object` for `owner` under `key`.

@@ -21,6 +21,9 @@
 //! a table took is in doubt (`doubt`) until replicas have healed it: it is never served as if it
 //! were all there is.
 //!
+//! A key that is [removed](Engine::remove) leaves a marker behind, an empty object, which is a version like any other
+//! until compaction finds nothing older beneath it.
+//!
 //! Beside its own objects the engine keeps hints: objects for members that could not take them, by
 //! owner and key. They are in the same log and in the same batches, under the same lock.
 //!

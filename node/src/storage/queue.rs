@@ -230,6 +230,18 @@ impl Shared {
         Ticket { shared: self.clone(), batch: state.awaited_through() }
     }
 
+    /// Completes once all that was accepted so far is synced, under either policy, awaited by somebody or not.
+    ///
+    /// # Errors
+    /// [`WriteError::Closed`].
+    pub(super) async fn all_synced(&self) -> Result<(), WriteError> {
+        let last = {
+            let state = self.state();
+            state.open.number - u64::from(state.open.records == 0)
+        };
+        self.synced(last).await
+    }
+
     /// Completes once `batch` is durable, or never will be.
     async fn synced(&self, batch: u64) -> Result<(), WriteError> {
         let bell = &self.bells[batch as usize % BELLS];

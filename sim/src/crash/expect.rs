@@ -21,6 +21,7 @@ pub(super) type Version = u32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deed {
     Put { key: u8, version: Version },
+    Remove { key: u8 },
     Hint { owner: u8, key: u8, version: Version },
     HintEnd { owner: u8, key: u8 },
 }
@@ -61,6 +62,9 @@ impl State {
         match deed {
             Deed::Put { key, version } => {
                 self.puts.insert(key, version);
+            }
+            Deed::Remove { key } => {
+                self.puts.remove(&key);
             }
             Deed::Hint { owner, key, version } => {
                 self.hints.insert((owner, key), version);

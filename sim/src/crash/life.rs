@@ -92,7 +92,7 @@ impl Diary {
     fn next_version(&self) -> Version {
         let of_deed = |deed: &Deed| match deed {
             Deed::Put { version, .. } | Deed::Hint { version, .. } => *version,
-            Deed::HintEnd { .. } => 0,
+            Deed::HintEnd { .. } | Deed::Remove { .. } => 0,
         };
         let hints = self.expect.base.hints.values().copied();
         let ever = self.expect.ever.keys().next_back().copied();
@@ -157,6 +157,7 @@ impl Life {
                 let ticket = self.put(key).await?;
                 if wait { self.wait(ticket).await } else { Ok(()) }
             }
+            Step::Remove { key } => self.remove(key).await,
             Step::Hint { owner, key } => self.hint(owner, key),
             Step::HintEnd { owner, key } => self.end_hint(owner, key),
             Step::Rest { ms } => {
@@ -200,6 +201,15 @@ impl Life {
         let ticket = self.engine.put(&expect::key(key), object).map_err(|e| e.to_string())?;
         self.follow(ticket.clone(), place);
         Ok((ticket, place))
+    }
+
+    /// Removes the key.
+    async fn remove(&mut self, key: u8) -> Result<(), String> {
+        self.engine.room().await;
+        let place = lock(&self.diary).note(Deed::Remove { key });
+        let ticket = self.engine.remove(&expect::key(key)).map_err(|e| e.to_string())?;
+        self.follow(ticket, place);
+        Ok(())
     }
 
     fn hint(&mut self, owner: u8, key: u8) -> Result<(), String> {

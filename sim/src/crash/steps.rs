@@ -17,6 +17,8 @@ pub(super) const OWNERS: u8 = 2;
 pub(super) enum Step {
     /// Puts the next version; waits until it is durable, or does not.
     Put { key: u8, wait: bool },
+    /// Removes the key.
+    Remove { key: u8 },
     /// Keeps the next version of the key for a member.
     Hint { owner: u8, key: u8 },
     /// Forgets what is kept.
@@ -67,7 +69,8 @@ pub(super) fn steps(dice: Dice, life: usize) -> Vec<Step> {
     for _ in 0..die.within(25, 45) {
         let (key, owner) = (die.index(KEYS.into()) as u8, die.index(OWNERS.into()) as u8);
         let step = match die.within(0, 99 + hints) {
-            0..50 => Step::Put { key, wait: die.chance(40) },
+            0..8 => Step::Remove { key },
+            8..50 => Step::Put { key, wait: die.chance(40) },
             50..54 => Step::HintEnd { owner, key: key % 3 },
             54..70 => Step::Rest { ms: die.magnitude(1, 64) },
             70..76 => Step::Snapshot,

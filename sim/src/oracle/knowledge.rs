@@ -28,6 +28,13 @@
 //! reply. So: `may` gains all candidates and what they may have seen; `must` gains what all of them must
 //! have seen and, when there is just one, that one.
 //!
+//! Two things are known without being shown, and `may` gains them:
+//!
+//! - A value that was written with a time to live, once it may have expired.
+//! - What a delete, or such a value, had seen, once the nodes noted that they forgot the key: a tombstone that nothing needs any more is
+//!   not even known ([`Evidence::forgotten`]). Before that note nothing is excused by it. `must` needs no care: what was
+//!   forgotten must not come back.
+//!
 //! Cost: one pass over the events of a key in order of time, each a few unions of bit sets.
 
 use std::collections::BTreeMap;
@@ -94,6 +101,8 @@ pub(super) struct KeyView<'a> {
     pub(super) readings: Vec<Reading<'a>>,
     /// The reading after healing, an index into `readings`.
     pub(super) last: Option<usize>,
+    /// Attempts that may be known without being shown, with the time from which on that is so.
+    hidden: Vec<(u64, usize)>,
     by_item: BTreeMap<Item, Vec<usize>>,
     by_op: BTreeMap<OpId, Place>,
 }
@@ -113,6 +122,7 @@ impl<'a> KeyView<'a> {
             attempts: Vec::new(),
             readings: Vec::new(),
             last: None,
+            hidden: Vec::new(),
             by_item: BTreeMap::new(),
             by_op: BTreeMap::new(),
         };
@@ -169,23 +179,28 @@ impl<'a> KeyView<'a> {
         };
         self.attempts.push(Attempt { op, item, seen, acked, home_acks, copies });
         self.by_item.entry(item).or_default().push(at);
+        self.hidden.extend(hidden_from(evidence, op, item).map(|from_ns| (from_ns, at)));
+        if op.asked.ttl_ns.is_some() {
+            // A key whose values have all expired is shown like one that was deleted.
+            self.by_item.entry(Item::Deleted).or_default().push(at);
+        }
         self.by_op.insert(op.id, Place::Attempt(at));
     }
 
     fn answer(&mut self, op: &'a Operation, got: &'a Got) {
         let horizon = self.attempts.len();
         let items = items(got);
-        let token = self.knows(&items, horizon);
+        let token = self.knows(&items, horizon, op.end_ns);
         self.by_op.insert(op.id, Place::Reading(self.readings.len()));
         self.readings.push(Reading { op, got, items, horizon, token });
     }
 
     /// What a home replica knows that shows this after every request.
     pub(super) fn known_by(&self, got: &Got) -> Known {
-        self.knows(&items(got), self.attempts.len())
+        self.knows(&items(got), self.attempts.len(), u64::MAX)
     }
 
-    fn knows(&self, items: &[Item], horizon: usize) -> Known {
+    fn knows(&self, items: &[Item], horizon: usize, at_ns: u64) -> Known {
         let mut token = Known::default();
         for &item in items {
             let candidates = self.candidates(item, horizon);
@@ -197,6 +212,11 @@ impl<'a> KeyView<'a> {
                 token.may.insert(at);
                 token.may.add(&self.attempts[at].seen.may);
             }
+        }
+        let hidden = self.hidden.iter().filter(|(from_ns, at)| *from_ns <= at_ns && *at < horizon);
+        for &(_, at) in hidden {
+            token.may.insert(at);
+            token.may.add(&self.attempts[at].seen.may);
         }
         token
     }
@@ -225,6 +245,25 @@ fn items(got: &Got) -> Vec<Item> {
     items.sort_unstable();
     items.dedup();
     items
+}
+
+/// By so much the clocks of machines may differ that were never wrong: they drift by less than a thousandth.
+pub(super) const CLOCK_SKEW_NS: u64 = 100_000_000;
+
+/// True when the clock of some machine was wrong at some time.
+pub(super) fn has_wrong_clock(evidence: &Evidence) -> bool {
+    evidence.disturbances.iter().any(|d| matches!(d.fault, Fault::ClockWrong(_)))
+}
+
+/// From when on a write may be known and not shown, without being superseded; `None`: never.
+fn hidden_from(evidence: &Evidence, op: &Operation, item: Item) -> Option<u64> {
+    let expires_ns = op.asked.ttl_ns.map(|ttl_ns| match has_wrong_clock(evidence) {
+        true => op.start_ns,
+        false => (op.start_ns + ttl_ns).saturating_sub(CLOCK_SKEW_NS),
+    });
+    let notes = evidence.forgotten.iter().filter(|(key, at)| *key == op.key && *at >= op.start_ns);
+    let forgotten_ns = notes.map(|(_, at)| *at).min().filter(|_| item == Item::Deleted);
+    expires_ns.or(forgotten_ns)
 }
 
 /// Under `sync: interval`, acks may run ahead of the log: a power loss soon after an ack may undo it, and so

@@ -45,6 +45,7 @@ mod bounds;
 mod convergence;
 mod copies;
 mod detection;
+mod expiry;
 mod fresh;
 mod handoff;
 mod hearsay;
@@ -98,6 +99,7 @@ pub fn judge(evidence: &Evidence) -> Result<Vec<Violation>, Malformed> {
         lost::check(evidence, &view, &story, &mut found);
         phantom::check(evidence, &view, &story, &mut found);
         resurrection::check(&view, &story, &mut found);
+        expiry::check(evidence, &view, &story, &mut found);
         siblings::check(&view, &story, &mut found);
         fresh::check(evidence, &view, &story, &mut found);
         hearsay::check(evidence, &view, &story, &mut found);

@@ -65,6 +65,8 @@ struct Swarm {
     /// Of a hundred operations, how many name their own quorum.
     level_percent: u64,
     sloppy: Vec<Option<bool>>,
+    /// Keys are used one after the other, each for a while, and deleted: so that there is time to forget them.
+    passing: bool,
     /// The node that most faults of one node strike: what one fault leaves open, such as writes on a
     /// slow disk, only another one there can turn into a loss.
     victim: Option<NodeNo>,
@@ -79,6 +81,10 @@ pub fn draw(seed: u64) -> Plan {
     // Half of those whose tables are damaged keep what was drawn: older versions lie deeper where tables are large.
     if shape == Shape::Torn || shape == Shape::Damaged && dice.stream("smallest", 0, 0).chance(50) {
         settings.engine = Some(SMALLEST);
+    }
+    if shape == Shape::OwnerAway && is_passing(dice) {
+        // Who comes back with what was deleted meanwhile hears of it by exchanges alone.
+        settings.hint_age_s = Some(3);
     }
     if shape == Shape::HandedOver {
         // Who acks before the sync has more to lose, and who keeps the only copy.
@@ -254,6 +260,12 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
         kinds = vec!["damaged_table", "damaged_table", "damaged_table", "isolate", "crash"];
         (faults, keys) = (die.within(6, 16), die.within(4, 24));
     }
+    let passing = is_passing(dice);
+    if passing {
+        // Deletes that cover what was read, more often than values that stay.
+        (actions[4], actions[2]) = (12, actions[2].min(4));
+        keys = keys.max(12);
+    }
     let mut tied_percent = die.pick(&[0, 50, 90]);
     if shape == Shape::Torn {
         (kinds, tied_percent) = (vec!["power_loss"], 95);
@@ -273,6 +285,7 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
         hot_percent: die.pick(&[0, 50, 80]),
         bytes_max: die.magnitude(16, settings.pair_bytes_max),
         actions,
+        passing,
         level_percent: die.pick(&[0, 20, 80]),
         sloppy: match (die.index(3), shape) {
             (_, Shape::OwnerAway | Shape::HandedOver) | (0, _) => vec![None],
@@ -281,6 +294,10 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
         },
         victim: die.chance(50).then(|| NodeNo(die.within(1, nodes) as u32)),
     }
+}
+
+fn is_passing(dice: Dice) -> bool {
+    dice.stream("passing", 0, 0).chance(35)
 }
 
 /// Whether a fault of this kind goes with any other, and with this many zones.
@@ -318,16 +335,36 @@ fn draw_operation(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Operation 
         (1, Level::Count(plan.settings.replicas)),
         (1, Level::Count(1)),
     ]);
+    let at_ms = die.within(0, plan.length.faults_ms - 1);
+    let key = match swarm.passing {
+        true => passing_key(dice, (plan.length.faults_ms, at_ms), swarm.keys, id),
+        false => key,
+    };
     Operation {
         id: id as u32,
-        at_ms: die.within(0, plan.length.faults_ms - 1),
+        at_ms,
         client: ClientNo(die.within(1, plan.clients.len() as u64) as u32),
         node: NodeNo(die.within(1, plan.nodes.len() as u64) as u32),
         key: key_name(key),
         action: die.weighted(&weighted),
+        ttl_s: draw_ttl(dice, id),
         level: own_level.then_some(level),
         sloppy: die.pick(&swarm.sloppy),
     }
+}
+
+/// The key whose turn it is at `at_ms`, or one of those around it.
+fn passing_key(dice: Dice, (faults_ms, at_ms): (u64, u64), keys: u64, id: u64) -> u64 {
+    let turn = keys * at_ms / faults_ms;
+    let around = dice.stream("passing", 1, id).within(0, (keys / 8).max(1));
+    1 + (turn + around) % keys
+}
+
+/// In a third of the seeds some values expire: within the run, or long after it.
+fn draw_ttl(dice: Dice, id: u64) -> Option<u32> {
+    let percent = dice.stream("ttl", 0, 0).weighted(&[(6, 0u64), (2, 10), (1, 60)]);
+    let mut die = dice.stream("ttl", 1, id);
+    die.chance(percent).then(|| die.pick(&[1, 2, 5, 15, 1_000]))
 }
 
 /// Most keys are plain; some have what trips up paths, tags and encodings.

@@ -20,6 +20,9 @@ pub struct Operation {
     pub key: String,
     /// What is done.
     pub action: Action,
+    /// How long a value that it writes is to live, in seconds; `None`: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u32>,
     /// R for reads, W for writes (an update uses it for both); `None`: the cluster's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<Level>,

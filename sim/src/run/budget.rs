@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use starling::domain::forgetting::quiet;
 use starling::rpc;
 use starling::service::coordinator::Patience;
 use starling::storage::SYNC_INTERVAL_MAX;
@@ -18,10 +19,6 @@ const ANTI_ENTROPY_MS: u64 = 60_000;
 
 /// The node's own age of hints, where a plan names none.
 const HINT_AGE_S: u64 = 10_800;
-
-/// The manners of the observer, the client that reads every key after healing.
-pub(super) const OBSERVER: ClientPlan =
-    ClientPlan { retries: 0, retry_pause_ms: 0, retry_elsewhere: false, patience_ms: 5_000 };
 
 /// How long nodes may take from their start until they are ready, their logs replayed.
 pub(super) const READY_MS: u64 = 30_000;
@@ -50,6 +47,26 @@ pub(super) const DRAIN_MS: u64 = 30_000;
 /// period, after trees are built and hints are delivered, and looks again where a write was under way.
 pub(super) fn converge_ms(plan: &Plan) -> u64 {
     plan.settings.anti_entropy_ms.unwrap_or(ANTI_ENTROPY_MS) + DRAIN_MS
+}
+
+/// The longest that a client of the plan waits, which is the most that a node lets a request take: how long a tombstone must be left
+/// alone follows from it.
+pub(super) fn request_max_ms(plan: &Plan) -> u64 {
+    let patience = plan.clients.iter().map(|client| client.patience_ms);
+    patience.chain([plan.settings.request_timeout_ms]).max().unwrap_or(1_000)
+}
+
+/// The manners of the observer, the client that reads every key after healing: as patient as nodes allow.
+pub(super) fn observer(plan: &Plan) -> ClientPlan {
+    let patience_ms = request_max_ms(plan);
+    ClientPlan { retries: 0, retry_pause_ms: 0, retry_elsewhere: false, patience_ms }
+}
+
+/// How long it may take until everything that was deleted is forgotten, once all members are up and no hint is left: it is found,
+/// waits for the round before, and is left alone for its own quiet time.
+pub(super) fn forget_ms(plan: &Plan) -> u64 {
+    let quiet = quiet(Duration::from_millis(request_max_ms(plan)));
+    u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX) * 5 / 2 + 10_000
 }
 
 /// When a client of this patience gives up. The deadline that it sends along is its patience; the

@@ -29,6 +29,7 @@ pub(super) const KINDS: &[&str] = &[
     "hint_delivered",
     "hint_expired",
     "hint_reresolved",
+    "tombstone_forgotten",
 ];
 
 /// What a trace tells.
@@ -37,6 +38,7 @@ pub(super) struct Claims {
     pub(super) lives: Vec<Life>,
     pub(super) beliefs: Vec<Belief>,
     pub(super) steps: Vec<HintStep>,
+    pub(super) forgotten: Vec<(KeyIndex, u64)>,
 }
 
 impl Claims {
@@ -49,6 +51,10 @@ impl Claims {
             // Nodes are the first machines that a run adds; the harness is number 0.
             if number == 0 || number as usize > plan.nodes.len() {
                 continue;
+            }
+            if event.kind == "tombstone_forgotten" {
+                let of_token = words.sharing.get(&event.a).into_iter().flatten();
+                claims.forgotten.extend(of_token.map(|key| (*key, event.at_ns)));
             }
             claims.take(&words, NodeIndex(number - 1), event);
         }
@@ -86,7 +92,10 @@ impl Claims {
 /// Which words stand for which node and which key.
 struct Words {
     nodes: BTreeMap<u64, NodeIndex>,
+    /// The first of those that share a tag.
     keys: BTreeMap<u64, KeyIndex>,
+    /// All of them.
+    sharing: BTreeMap<u64, Vec<KeyIndex>>,
 }
 
 impl Words {
@@ -94,13 +103,15 @@ impl Words {
         let word = |node: NodeNo| murmur3(node.to_string().as_bytes()).0;
         let nodes = plan.node_numbers().into_iter().map(|n| (word(n), node_index(n))).collect();
         let mut tokens = BTreeMap::new();
+        let mut sharing: BTreeMap<u64, Vec<KeyIndex>> = BTreeMap::new();
         for (place, info) in keys.iter().enumerate() {
             let (bucket, name) = info.name.split_once('/').unwrap_or_default();
             if let Ok(key) = Key::new(bucket, name) {
                 tokens.entry(key.token().0).or_insert(KeyIndex(place as u32));
+                sharing.entry(key.token().0).or_default().push(KeyIndex(place as u32));
             }
         }
-        Self { nodes, keys: tokens }
+        Self { nodes, keys: tokens, sharing }
     }
 }
 

@@ -47,6 +47,7 @@ pub(super) struct Ask {
     pub(super) body: Bytes,
     pub(super) level: Option<Level>,
     pub(super) sloppy: Option<bool>,
+    pub(super) ttl_s: Option<u32>,
     context: Option<Received>,
 }
 
@@ -102,7 +103,7 @@ impl Session {
             plan: Arc::clone(plan),
             recorder: Arc::clone(recorder),
             client,
-            manners: manners.unwrap_or(budget::OBSERVER),
+            manners: manners.unwrap_or_else(|| budget::observer(plan)),
             addresses: plan.node_numbers().into_iter().map(|n| cluster.http_address(n)).collect(),
             connections: BTreeMap::new(),
             contexts: BTreeMap::new(),
@@ -134,6 +135,7 @@ impl Session {
             body: Bytes::new(),
             level: operation.level,
             sloppy: operation.sloppy,
+            ttl_s: operation.ttl_s,
             context: None,
         };
         match operation.action {
@@ -203,6 +205,7 @@ impl Session {
             body: Bytes::new(),
             level: Some(Level::All),
             sloppy: Some(false),
+            ttl_s: None,
             context: None,
         };
         self.attempt(&ask, node, None).await
@@ -250,6 +253,7 @@ impl Session {
             n: settings.replicas as u8,
             sloppy: ask.sloppy.unwrap_or(true),
             timeout_ns: self.manners.patience_ms * 1_000_000,
+            ttl_ns: ttl_s(ask).map(|seconds| u64::from(seconds) * 1_000_000_000),
         }
     }
 
@@ -259,9 +263,10 @@ impl Session {
         // A client that is as patient as the nodes by default need not say so.
         let usual = self.manners.patience_ms == self.plan.settings.request_timeout_ms;
         let timeout = (!usual).then(|| self.manners.patience_ms.to_string());
+        let ttl = ttl_s(ask).map(|seconds| seconds.to_string());
         let quorum = if ask.kind == Kind::Get { "r" } else { "w" };
         let parameters: Vec<(&str, &str)> =
-            [(quorum, &level), ("sloppy", &sloppy), ("timeout_ms", &timeout)]
+            [(quorum, &level), ("sloppy", &sloppy), ("timeout_ms", &timeout), ("ttl", &ttl)]
                 .into_iter()
                 .filter_map(|(name, value)| Some((name, value.as_deref()?)))
                 .collect();
@@ -273,6 +278,14 @@ impl Session {
             Kind::Delete => Request::delete(target),
         };
         request.with_context(ask.context.as_ref().map(|received| received.token.clone()))
+    }
+}
+
+/// Only values have a time to live.
+const fn ttl_s(ask: &Ask) -> Option<u32> {
+    match ask.kind {
+        Kind::Put { .. } => ask.ttl_s,
+        Kind::Get | Kind::Delete => None,
     }
 }
 

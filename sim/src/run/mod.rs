@@ -124,6 +124,7 @@ fn take_claims(plan: &Plan, evidence: &mut Evidence, trace: &Trace) {
     if let Some(hints) = &mut evidence.hints {
         hints.steps = claims.steps;
     }
+    evidence.forgotten = claims.forgotten;
 }
 
 /// What a run leaves for judgement.
@@ -179,6 +180,7 @@ async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
             samples: sampled,
             membership: abilities.gossips.then(|| budget::membership(&plan, healed.views)),
             hints: abilities.hints.then(|| budget::hints(&plan, healed.hints_left)),
+            forgotten: Vec::new(),
             rules: budget::rules(&plan),
         },
         stuck,

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::history::{Health, Listed, View};
 use crate::plan::{self, Founding, Level, NodeNo, Plan, Settings};
 
+use super::budget;
 use super::cluster::{HTTP_PORT, RPC_PORT, address};
 use super::recorder::node_index;
 use super::samples;
@@ -74,6 +75,7 @@ fn config(plan: &Plan, node: NodeNo) -> Config {
     config.replication.r = quorum(settings.read_quorum);
     config.replication.w = quorum(settings.write_quorum);
     config.timeouts.request_ms = settings.request_timeout_ms;
+    config.timeouts.request_max_ms = budget::request_max_ms(plan);
     config.limits.pair_bytes = settings.pair_bytes_max as usize;
     config.limits.siblings = settings.siblings_max as usize;
     set_rare(&mut config, settings);

@@ -17,6 +17,8 @@ pub struct Held {
     pub object: Arc<Object>,
     /// It was written a moment ago, and may be under way.
     pub recent: bool,
+    /// This copy is in doubt: nothing is told of it, see [`vouching`](super::vouching).
+    pub doubtful: bool,
 }
 
 /// Compares the asker's root with `tree`. `room`: how many hashes the answer has room for, in which those of this verdict are counted.
@@ -54,7 +56,7 @@ pub fn nodes(tree: Option<&Tree>, level: u8, to: u8, parents: &[u32]) -> Option<
 pub fn keys(entries: &[(Key, u64)], held: &[Held], cut: Option<Key>, thorough: bool) -> KeysAnswer {
     let mut answer = KeysAnswer { stopped_at: cut, ..KeysAnswer::default() };
     let (mut listed, mut bytes) = (entries.iter().enumerate().peekable(), 0);
-    for Held { key, object, recent } in held {
+    for Held { key, object, recent, doubtful } in held {
         while let Some((place, _)) = listed.next_if(|(_, (listed, _))| listed < key) {
             answer.want.push(place as u32);
         }
@@ -62,6 +64,8 @@ pub fn keys(entries: &[(Key, u64)], held: &[Held], cut: Option<Key>, thorough: b
         match listed.next_if(|(_, (listed, _))| listed == key) {
             Some((_, (_, digest))) if *digest == object.digest() => {}
             Some(_) | None if skip => answer.left_out += 1,
+            Some((place, _)) if *doubtful => answer.want.push(place as u32),
+            None if *doubtful => answer.left_out += 1,
             Some((place, _)) => answer.differ.push((place as u32, object.context().clone())),
             None => {
                 bytes += key.size_bytes() + object.size_bytes();

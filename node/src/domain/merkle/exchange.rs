@@ -15,6 +15,8 @@
 //! exchange, after which a copy that was in doubt is to be trusted: it ends only when all that the other side held
 //! at its beginning is here.
 //!
+//! A copy in doubt sends nothing; what the other side has not seen of it is [settled](super::vouching).
+//!
 //! Invariants: each question is about keys behind those of the one before, so an exchange ends; what is kept in
 //! memory is one key list and the objects on it.
 
@@ -39,6 +41,8 @@ pub enum Step {
     List(Region),
     /// Merge these, durably, then go on.
     Merge(Vec<(Key, Arc<Object>)>),
+    /// The other side has not seen all of these, and this copy is in doubt: [settle](super::vouching::settle) them, then go on.
+    Settle(Vec<Key>),
     /// It is over: both hold the same, but for what was left out.
     Done,
 }
@@ -83,6 +87,7 @@ pub struct Exchange {
     merge: Vec<(Key, Arc<Object>)>,
     put: VecDeque<(Key, Arc<Object>)>,
     get: VecDeque<Key>,
+    settle: Vec<Key>,
     summary: Summary,
 }
 
@@ -136,6 +141,7 @@ impl Exchange {
             merge: Vec::new(),
             put: VecDeque::new(),
             get: VecDeque::new(),
+            settle: Vec::new(),
             summary: Summary { asks: 1, ..Summary::default() },
         };
         exchange.descend();
@@ -154,6 +160,9 @@ impl Exchange {
         }
         if let Some(ask) = self.ask_objects() {
             return self.ask(ask);
+        }
+        if !self.settle.is_empty() {
+            return Step::Settle(std::mem::take(&mut self.settle));
         }
         match &mut self.stage {
             Stage::Nodes { level, differ, asked } => {
@@ -215,7 +224,9 @@ impl Exchange {
         match answer {
             Answer::Nodes(hashes) => self.compare_nodes(tree.ok_or(Broken::NotReady)?, &hashes),
             Answer::Keys(keys) => self.compare_keys(section, keys),
-            Answer::Objects { objects, looked_at } => self.take_objects(objects, looked_at),
+            Answer::Objects { objects, looked_at, doubtful: _ } => {
+                self.take_objects(objects, looked_at)
+            }
             Answer::NotReady => Err(Broken::NotReady),
             Answer::Roots(_) => Err(Broken::Strange),
         }
@@ -276,6 +287,11 @@ impl Exchange {
             let held = held.get(place as usize).ok_or(Broken::Strange)?;
             if held.recent && !self.thorough {
                 self.summary.left_out += 1;
+            } else if held.doubtful {
+                self.get.push_back(held.key.clone());
+                if !seen.covers(held.object.context()) {
+                    self.settle.push(held.key.clone());
+                }
             } else if seen.covers(held.object.context()) && seen != *held.object.context() {
                 self.get.push_back(held.key.clone());
             } else {
@@ -286,6 +302,8 @@ impl Exchange {
             let held = held.get(place as usize).ok_or(Broken::Strange)?;
             if held.recent && !self.thorough {
                 self.summary.left_out += 1;
+            } else if held.doubtful {
+                self.settle.push(held.key.clone());
             } else {
                 self.put.push_back((held.key.clone(), held.object.clone()));
             }

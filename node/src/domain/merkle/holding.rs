@@ -45,6 +45,8 @@ pub struct Holding {
     section: Section,
     tree: Option<Tree>,
     building: Option<Building>,
+    /// A scan is wanted whatever the tree is like.
+    rescan: bool,
     recent: VecDeque<(Instant, u64)>,
 }
 
@@ -54,7 +56,7 @@ struct Building {
     /// The last key that the tree has seen.
     cursor: Option<Key>,
     /// While a page is read: what was written behind the cursor.
-    noted: Option<BTreeMap<Key, u64>>,
+    noted: Option<BTreeMap<Key, Option<u64>>>,
     overflowed: bool,
 }
 
@@ -72,7 +74,7 @@ pub enum Progress {
 impl Holding {
     /// Of a partition about which nothing is known yet.
     pub fn new(section: Section) -> Self {
-        Self { section, tree: None, building: None, recent: VecDeque::new() }
+        Self { section, tree: None, building: None, rescan: false, recent: VecDeque::new() }
     }
 
     /// Of a partition without keys.
@@ -90,18 +92,28 @@ impl Holding {
         self.tree.as_ref()
     }
 
-    /// True when a scan is needed: there is no tree, or it is too small.
+    /// True when a scan is needed: there is no tree, it is too small, or somebody [wants one](Self::want_rescan).
     pub fn wants_build(&self) -> bool {
-        self.tree.as_ref().is_none_or(|tree| tree.bits() < bits_for(tree.keys()))
+        self.rescan || self.tree.as_ref().is_none_or(|tree| tree.bits() < bits_for(tree.keys()))
     }
 
-    /// A write has replaced the object of digest `old` (`None`: there was none) by one of `new`. `recent_at`: when, if
-    /// the write may be under way to other replicas.
-    pub fn change(&mut self, key: &Key, old: Option<u64>, new: u64, recent_at: Option<Instant>) {
+    /// Somebody wants to see all keys of it again. The tree stays in use meanwhile.
+    pub fn want_rescan(&mut self) {
+        self.rescan = true;
+    }
+
+    /// A write has replaced the object of digest `old` (`None`: there was none) by one of `new` (`None`: the key was
+    /// removed). `recent_at`: when, if the write may be under way to other replicas.
+    pub fn change(
+        &mut self,
+        key: &Key,
+        (old, new): (Option<u64>, Option<u64>),
+        recent_at: Option<Instant>,
+    ) {
         let old = old.map(|digest| digest_of(key, digest));
-        let new = digest_of(key, new);
+        let new = new.map(|digest| digest_of(key, digest));
         if let Some(tree) = &mut self.tree {
-            tree.change(self.section.node_of(key.token(), tree.bits()), old, Some(new));
+            tree.change(self.section.node_of(key.token(), tree.bits()), old, new);
         }
         if let Some(building) = &mut self.building {
             building.change(&self.section, key, old, new);
@@ -140,6 +152,7 @@ impl Holding {
     pub fn begin(&mut self, keys: u64) {
         let known = self.tree.as_ref().map_or(0, Tree::keys);
         let tree = Tree::new(bits_for(known.max(keys)));
+        self.rescan = false;
         self.building = Some(Building { tree, cursor: None, noted: None, overflowed: false });
     }
 
@@ -160,14 +173,15 @@ impl Holding {
         }
         let last = entries.last().map(|(key, _)| key);
         let digests = entries.iter().map(|(key, object)| (key, digest_of(key, *object)));
-        let mut page: BTreeMap<&Key, u64> = digests.collect();
+        let digests = digests.map(|(key, digest)| (key, Some(digest)));
+        let mut page: BTreeMap<&Key, Option<u64>> = digests.collect();
         if let Some(last) = last {
             noted.retain(|key, _| key <= last);
         }
         page.extend(noted.iter().map(|(key, digest)| (key, *digest)));
         for (key, digest) in page {
             let leaf = self.section.node_of(key.token(), building.tree.bits());
-            building.tree.change(leaf, None, Some(digest));
+            building.tree.change(leaf, None, digest);
         }
         if let Some(last) = last {
             building.cursor = Some(last.clone());
@@ -180,10 +194,10 @@ impl Holding {
 }
 
 impl Building {
-    fn change(&mut self, section: &Section, key: &Key, old: Option<u64>, new: u64) {
+    fn change(&mut self, section: &Section, key: &Key, old: Option<u64>, new: Option<u64>) {
         if self.cursor.as_ref().is_some_and(|cursor| key <= cursor) {
             let leaf = section.node_of(key.token(), self.tree.bits());
-            self.tree.change(leaf, old, Some(new));
+            self.tree.change(leaf, old, new);
         } else if let Some(noted) = &mut self.noted {
             if noted.len() < NOTED_MAX {
                 noted.insert(key.clone(), new);

@@ -140,6 +140,8 @@ pub enum Answer {
         objects: Vec<(Key, Arc<Object>)>,
         /// So many of the wanted keys were looked at; the others are to be asked for again.
         looked_at: u32,
+        /// The answering side's copy of some of these keys is in doubt: what it sends of them is the [fresh part](super::vouching).
+        doubtful: bool,
     },
     /// The tree that the question is about is not there, or not so deep any more. Try again later.
     NotReady,
@@ -287,10 +289,11 @@ impl Answer {
                 out.put_u8(2);
                 keys.encode(out);
             }
-            Answer::Objects { objects, looked_at } => {
+            Answer::Objects { objects, looked_at, doubtful } => {
                 out.put_u8(3);
                 encode_objects(objects, out);
                 out.put_varint(u64::from(*looked_at));
+                out.put_u8(u8::from(*doubtful));
             }
             Answer::NotReady => out.put_u8(4),
         }
@@ -318,7 +321,7 @@ impl Answer {
             2 => Answer::Keys(KeysAnswer::decode(from)?),
             3 => {
                 let objects = decode_objects(from)?;
-                Answer::Objects { objects, looked_at: u32_of(from)? }
+                Answer::Objects { objects, looked_at: u32_of(from)?, doubtful: flag(from)? }
             }
             4 => Answer::NotReady,
             _ => return Err(DecodeError::Invalid("answer")),

@@ -34,6 +34,7 @@ pub mod message;
 pub mod schedule;
 pub mod throttle;
 pub mod tree;
+pub mod vouching;
 
 #[cfg(test)]
 mod tests;

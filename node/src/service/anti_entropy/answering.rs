@@ -19,6 +19,7 @@ use crate::rpc::message::{Refusal, Reply, RequestHead};
 use crate::runtime::time;
 use crate::service::metrics::Metrics;
 use crate::service::replica::{Replica, ReplicaError};
+use crate::storage::Known;
 
 /// Questions about keys and objects that are worked on at one time.
 const BUSY_MAX: usize = 8;
@@ -74,7 +75,7 @@ impl Answering {
             Ask::Objects { partition, .. } if trees.with(partition, |_| ()).is_none() => {
                 Ok(Answer::NotReady)
             }
-            Ask::Objects { put, get, .. } => self.objects(head, put, &get).await,
+            Ask::Objects { partition, put, get } => self.objects(head, partition, put, &get).await,
         };
         drop(permit);
         match answer {
@@ -96,14 +97,18 @@ impl Answering {
     async fn objects(
         &self,
         head: RequestHead,
+        partition: u32,
         put: Vec<(Key, Arc<Object>)>,
         get: &[Key],
     ) -> Result<Answer, ReplicaError> {
+        let engine = self.replica.engine();
+        let tokens = self.replica.trees().with(partition, |holding| holding.section().tokens());
+        let doubts = tokens.map_or_else(Vec::new, |tokens| scan::doubts_of(engine, tokens));
         let (mut objects, mut tickets, mut bytes) = (Vec::new(), Vec::new(), 0);
         for (key, object) in put {
             let (merged, ticket) = self.replica.heal(&key, object.clone()).await?;
             tickets.push(ticket);
-            if merged != object {
+            if merged != object && !scan::is_doubtful(&doubts, key.token()) {
                 bytes += key.size_bytes() + merged.size_bytes();
                 objects.push((key, merged));
             }
@@ -116,13 +121,22 @@ impl Answering {
             if time::now() >= head.deadline || (bytes >= OBJECTS_BYTES && looked_at > 0) {
                 break;
             }
-            if let Some(object) = self.replica.engine().known(key).await?.object {
+            let Known { object, doubtful } = engine.known(key).await?;
+            let object = if doubtful { object.and_then(|o| self.fresh_part(&o)) } else { object };
+            if let Some(object) = object {
                 bytes += key.size_bytes() + object.size_bytes();
                 objects.push((key.clone(), object));
             }
             looked_at += 1;
         }
-        Ok(Answer::Objects { objects, looked_at })
+        let doubtful = get.iter().any(|key| scan::is_doubtful(&doubts, key.token()));
+        Ok(Answer::Objects { objects, looked_at, doubtful })
+    }
+
+    /// What a copy in doubt may tell of `object`; `None`: nothing.
+    fn fresh_part(&self, object: &Object) -> Option<Arc<Object>> {
+        let part = object.part_of(|actor| self.replica.is_fresh(actor));
+        (!part.is_empty()).then(|| Arc::new(part))
     }
 
     /// True when this node's clients wait longer than they have to.

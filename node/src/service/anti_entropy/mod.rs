@@ -45,6 +45,7 @@ use crate::domain::merkle::exchange::Summary;
 use crate::domain::merkle::schedule::Schedule;
 use crate::domain::merkle::throttle::{Limits, Throttle};
 use crate::domain::ring::{NodeIndex, PartitionId};
+use crate::rpc::Peer;
 use crate::runtime::rng;
 use crate::runtime::task::{self, JoinHandle};
 use crate::runtime::time::{self, Instant};
@@ -141,6 +142,14 @@ impl Shared {
         let crowded = crowded || self.answering.is_crowded();
         lock(&self.throttle).spent(time::now(), bytes, crowded);
         self.metrics.repair_bytes.add(bytes as u64);
+    }
+
+    /// The other home replicas of `partition` that are live.
+    fn other_homes(&self, partition: u32) -> Vec<(NodeIndex, Peer)> {
+        let cluster = &self.cluster;
+        let home = cluster.ring().home(PartitionId(partition)).iter().copied();
+        let live = home.filter(|node| cluster.is_live(*node));
+        live.filter_map(|node| Some((node, cluster.peer(node)?.clone()))).collect()
     }
 
     fn shipped(&self, partition: u32, summary: Summary) {

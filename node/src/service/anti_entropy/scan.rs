@@ -3,11 +3,11 @@
 use std::ops::Bound;
 
 use super::trees::{Trees, up_to};
-use crate::domain::key::Key;
+use crate::domain::key::{Key, Token};
 use crate::domain::merkle::answering::Held;
 use crate::domain::merkle::message::{KEYS_MAX, OBJECTS_BYTES, Region};
 use crate::runtime::time;
-use crate::storage::{Engine, ReadError};
+use crate::storage::{Engine, ReadError, TokenRange};
 
 /// The entries of `region`, in order: [`KEYS_MAX`] or about [`OBJECTS_BYTES`] at the most, and whether there is more of it
 /// behind them. Nothing for a partition that is not kept here.
@@ -24,6 +24,7 @@ pub(super) async fn held(
         return Ok((Vec::new(), false));
     };
     let (mut held, mut bytes): (Vec<Held>, usize) = (Vec::new(), 0);
+    let doubts = doubts_of(engine, section.tokens());
     let mut cut = false;
     'spans: for (first, last) in &region.spans {
         let (first, last) = section.tokens_of(region.level, *first, *last);
@@ -40,7 +41,8 @@ pub(super) async fn held(
                     break 'spans;
                 }
                 bytes += key.size_bytes() + object.size_bytes();
-                held.push(Held { key, object, recent: false });
+                let doubtful = is_doubtful(&doubts, key.token());
+                held.push(Held { key, object, recent: false, doubtful });
             }
         }
     }
@@ -51,6 +53,17 @@ pub(super) async fn held(
         }
     });
     Ok((held, cut))
+}
+
+/// What of the tokens from `first` to `last` is in doubt.
+pub(super) fn doubts_of(engine: &Engine, (first, last): (Token, Token)) -> Vec<TokenRange> {
+    let mut doubts = engine.doubts();
+    doubts.retain(|doubt| doubt.overlaps(&TokenRange { first, last }));
+    doubts
+}
+
+pub(super) fn is_doubtful(doubts: &[TokenRange], token: Token) -> bool {
+    doubts.iter().any(|doubt| doubt.contains(token))
 }
 
 /// The part of a span that lies in the region; `None`: nothing of it does.

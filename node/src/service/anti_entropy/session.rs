@@ -1,6 +1,7 @@
 //! Dealings with one other home replica: roots of many partitions at once, then an exchange of each that
 //! differs, a few at a time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,15 +11,16 @@ use futures_util::stream;
 use super::{Shared, scan};
 use crate::domain::key::Key;
 use crate::domain::merkle::exchange::{Broken, Exchange, Step, Summary};
-use crate::domain::merkle::message::{Answer, Ask, Root, Verdict};
+use crate::domain::merkle::message::{Answer, Ask, KEYS_MAX, OBJECTS_BYTES, Root, Verdict};
 use crate::domain::merkle::schedule::{Batch, Outcome};
+use crate::domain::merkle::vouching::{self, Testimony};
 use crate::domain::object::Object;
 use crate::domain::ring::NodeIndex;
 use crate::rpc::message::{Refusal, Reply, Request, RequestHead};
 use crate::rpc::{CallError, Peer};
 use crate::runtime::{event, time};
 use crate::service::replica::ReplicaError;
-use crate::storage::ReadError;
+use crate::storage::{Known, ReadError};
 
 /// Why a comparison did not come to its end. What was merged stays; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,8 @@ enum SessionError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Replica(#[from] ReplicaError),
+    #[error("a key was written while it was settled")]
+    Unsettled,
 }
 
 /// One session.
@@ -169,6 +173,11 @@ impl Session {
                         break Err(error);
                     }
                 }
+                Step::Settle(keys) => {
+                    if let Err(error) = self.settle(partition, &keys).await {
+                        break Err(error);
+                    }
+                }
                 Step::Done => break Ok(()),
             }
         };
@@ -190,14 +199,87 @@ impl Session {
         Ok(())
     }
 
+    /// Has the other live home replicas say what they vouch for of `keys`, which this copy in doubt holds, and goes by that.
+    async fn settle(&self, partition: u32, keys: &[Key]) -> Result<(), SessionError> {
+        let replica = &self.shared.replica;
+        let (mut others, homes) = (Vec::new(), self.shared.other_homes(partition));
+        if !homes.iter().any(|(node, _)| *node == self.with) {
+            return Err(Broken::NotReady.into());
+        }
+        for (_, peer) in homes {
+            others.push(self.testimonies(&peer, partition, keys).await?);
+        }
+        let mut tell = Vec::new();
+        for (at, key) in keys.iter().enumerate() {
+            let Known { object, doubtful } = replica.engine().known(key).await?;
+            let Some(own) = object.filter(|_| doubtful) else { continue };
+            let of_key: Vec<Testimony> = others.iter().map(|other| other[at].clone()).collect();
+            let settled = vouching::settle(&own, &of_key, |actor| replica.is_fresh(actor));
+            if settled.keep != *own {
+                if !replica.settle(key, own.digest(), Arc::new(settled.keep)).await? {
+                    // It was written meanwhile.
+                    return Err(SessionError::Unsettled);
+                }
+                event::note("object_let_go", key.token().0, u64::from(self.with.0));
+            }
+            if !settled.tell.is_empty() {
+                tell.push((key.clone(), Arc::new(settled.tell)));
+            }
+        }
+        while !tell.is_empty() {
+            let (mut put, mut bytes) = (Vec::new(), 0);
+            while bytes < OBJECTS_BYTES
+                && let Some((key, object)) = tell.pop()
+            {
+                bytes += key.size_bytes() + object.size_bytes();
+                put.push((key, object));
+            }
+            self.ask(Ask::Objects { partition, put, get: Vec::new() }).await?;
+        }
+        Ok(())
+    }
+
+    /// What one other home replica says of `keys`.
+    async fn testimonies(
+        &self,
+        peer: &Peer,
+        partition: u32,
+        keys: &[Key],
+    ) -> Result<Vec<Testimony>, SessionError> {
+        let mut testimonies = Vec::with_capacity(keys.len());
+        while testimonies.len() < keys.len() {
+            let left = &keys[testimonies.len()..];
+            let get = left[..left.len().min(KEYS_MAX)].to_vec();
+            let ask = Ask::Objects { partition, put: Vec::new(), get };
+            let Answer::Objects { objects, looked_at, doubtful } = self.ask_peer(peer, ask).await?
+            else {
+                return Err(Broken::Strange.into());
+            };
+            let looked_at = looked_at as usize;
+            if looked_at == 0 || looked_at > left.len() {
+                return Err(Broken::Strange.into());
+            }
+            let objects: BTreeMap<Key, Arc<Object>> = objects.into_iter().collect();
+            let of_key = |key: &Key| objects.get(key).map(|object| Object::clone(object));
+            let looked = left[..looked_at].iter();
+            testimonies.extend(looked.map(|key| Testimony { doubtful, object: of_key(key) }));
+        }
+        Ok(testimonies)
+    }
+
     async fn ask(&self, ask: Ask) -> Result<Answer, SessionError> {
+        self.ask_peer(&self.peer, ask).await
+    }
+
+    async fn ask_peer(&self, peer: &Peer, ask: Ask) -> Result<Answer, SessionError> {
         self.shared.paced().await;
+        let ask = self.renewed(ask).await?;
         let head = RequestHead {
             request_id: self.shared.request_ids.fetch_add(1, Ordering::Relaxed),
             deadline: time::now() + self.shared.options.ask_timeout,
         };
         let sent = bytes_of(&ask);
-        match self.peer.call(head, &Request::Exchange { ring: self.ring, ask }).await? {
+        match peer.call(head, &Request::Exchange { ring: self.ring, ask }).await? {
             Reply::Exchanged { crowded, answer } => {
                 self.shared.spent(sent + bytes_of_answer(&answer), crowded);
                 Ok(answer)
@@ -208,8 +290,26 @@ impl Session {
             | Reply::Same
             | Reply::Absent
             | Reply::Written(_)
+            | Reply::Forgetting(_)
             | Reply::Pong => Err(Broken::Strange.into()),
         }
+    }
+
+    /// Puts what is held now in the place of objects that were read a while ago, so that nothing is sent that was
+    /// [forgotten](crate::domain::forgetting) since.
+    async fn renewed(&self, ask: Ask) -> Result<Ask, SessionError> {
+        let Ask::Objects { partition, put, get } = ask else { return Ok(ask) };
+        let engine = self.shared.replica.engine();
+        let mut now = Vec::with_capacity(put.len());
+        for (key, object) in put {
+            match engine.known(&key).await? {
+                Known { object: Some(held), doubtful: false } => now.push((key, held)),
+                Known { object: None, doubtful: false } => {}
+                // What it was settled to say.
+                Known { doubtful: true, .. } => now.push((key, object)),
+            }
+        }
+        Ok(Ask::Objects { partition, put: now, get })
     }
 
     fn end(&self, partition: u32, outcome: Outcome) {

@@ -14,6 +14,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::domain::forgetting::candidates::Candidates;
 use crate::domain::key::{Key, Token};
 use crate::domain::merkle::holding::{Holding, Progress};
 use crate::domain::merkle::tree::Tree;
@@ -34,13 +35,17 @@ pub struct Trees {
     damages: AtomicU64,
     /// Some partition may want a scan.
     wanting: AtomicBool,
+    /// By partition: this node drives [forgetting](crate::service::forgetting) there.
+    driven: Vec<bool>,
+    candidates: Mutex<Candidates>,
 }
 
 impl Trees {
     /// Of no partition: for a node that keeps nothing, and for tests of other things.
     pub fn none() -> Self {
         let (damages, wanting) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { holdings: Vec::new(), shift: 0, damages, wanting }
+        let (driven, candidates) = (Vec::new(), Mutex::default());
+        Self { holdings: Vec::new(), shift: 0, damages, wanting, driven, candidates }
     }
 
     /// Of the partitions of which `me` is a home replica. `engine` must take no write before they are told of it.
@@ -57,7 +62,10 @@ impl Trees {
         };
         let holdings = (0..ring.partitions()).map(holding).collect();
         let shift = 64 - ring.partitions().ilog2();
-        Self { holdings, shift, damages, wanting: AtomicBool::new(!empty) }
+        let driven = |partition: u32| ring.home(PartitionId(partition)).first() == Some(&me);
+        let driven = (0..ring.partitions()).map(driven).collect();
+        let (wanting, candidates) = (AtomicBool::new(!empty), Mutex::default());
+        Self { holdings, shift, damages, wanting, driven, candidates }
     }
 
     /// The home partitions, ascending.
@@ -72,8 +80,34 @@ impl Trees {
         Some(holding.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn of(&self, token: Token) -> Option<MutexGuard<'_, Holding>> {
-        self.lock(token.0.checked_shr(self.shift).unwrap_or(0) as u32)
+    fn partition_of(&self, token: Token) -> u32 {
+        token.0.checked_shr(self.shift).unwrap_or(0) as u32
+    }
+
+    /// The keys that this node may have to have forgotten.
+    pub fn candidates(&self) -> MutexGuard<'_, Candidates> {
+        self.candidates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of what is under `key` now, where that is for this node to have forgotten.
+    fn note(&self, key: &Key, object: &Object) {
+        let partition = self.partition_of(key.token());
+        if self.driven.get(partition as usize) != Some(&true) {
+            return;
+        }
+        if object.is_empty() {
+            self.candidates().remove(partition, key);
+        } else {
+            self.candidates().note(partition, key, object);
+        }
+    }
+
+    /// Has `partition` scanned again, for candidates that did not fit.
+    pub fn scan_again(&self, partition: u32) {
+        if let Some(mut holding) = self.lock(partition) {
+            holding.want_rescan();
+        }
+        self.want_again();
     }
 
     /// Looks at the holding of a home partition; `None`: it is none. It is locked meanwhile.
@@ -116,7 +150,7 @@ impl Trees {
         }
     }
 
-    /// Puts `new` in the place of `old` in `engine` and in the tree. The caller holds the key's lock and has read
+    /// Puts `new` (empty: nothing) in the place of `old` in `engine` and in the tree. The caller holds the key's lock and has read
     /// `old` under it. `recent_at`: when, if other replicas may be about to hear of it.
     ///
     /// # Errors
@@ -132,11 +166,12 @@ impl Trees {
         if self.holdings.is_empty() {
             return engine.put(key, new);
         }
-        let (old, digest) = (old.map(Object::digest), new.digest());
-        let holding = self.of(key.token());
-        let ticket = engine.put(key, new)?;
+        let digests = (old.map(Object::digest), (!new.is_empty()).then(|| new.digest()));
+        let holding = self.lock(self.partition_of(key.token()));
+        let ticket = engine.put(key, new.clone())?;
+        self.note(key, &new);
         if let Some(mut holding) = holding {
-            holding.change(key, old, digest, recent_at);
+            holding.change(key, digests, recent_at);
             if holding.wants_build() {
                 self.wanting.store(true, Ordering::Release);
             }
@@ -205,6 +240,10 @@ impl Trees {
         }
         let size = |(key, object): &(Key, Arc<Object>)| key.size_bytes() + object.size_bytes();
         let bytes = entries.iter().map(size).sum();
+        // What was written since the page was read is known already, and newer.
+        for (key, object) in entries.iter().filter(|(_, object)| object.spent_at_ms().is_some()) {
+            self.note(key, object);
+        }
         let digests = entries.into_iter().map(|(key, object)| (key, object.digest()));
         let page: Vec<(Key, u64)> = digests.collect();
         let progress =

@@ -399,8 +399,11 @@ fn has_room(options: &Options, flying_bytes: usize) -> bool {
 /// meanwhile come in the owner's next turn, which begins at the first key again.
 fn next_hint(replica: &Replica, owner: &str, session: &mut Session) -> Option<Hint> {
     loop {
-        while let Some(hint) = session.page.pop_front() {
-            if !session.flying.contains(&hint.key) {
+        while let Some(Hint { key, .. }) = session.page.pop_front() {
+            // As it is now: what has ended since the page was read must not come back.
+            if !session.flying.contains(&key)
+                && let Some(hint) = replica.engine().hint(owner, &key)
+            {
                 return Some(hint);
             }
         }
@@ -444,6 +447,7 @@ async fn deliver(
             | Reply::Absent
             | Reply::Written(_)
             | Reply::Exchanged { .. }
+            | Reply::Forgetting(_)
             | Reply::Pong => {
                 return Err(DeliveryError::Strange);
             }
@@ -454,4 +458,41 @@ async fn deliver(
 
 fn here_failed(error: WriteError) -> DeliveryError {
     DeliveryError::Here(error.into())
+}
+
+#[cfg(test)]
+#[cfg(not(madsim))]
+mod tests {
+    use super::*;
+    use crate::domain::causality::CausalContext;
+    use crate::domain::object::Content;
+    use crate::runtime::task;
+    use crate::service::replica::Intent;
+    use crate::storage::Engine;
+
+    #[test]
+    fn what_ended_since_its_page_was_read_is_not_sent() {
+        let test = async {
+            let dir = tempfile::tempdir().unwrap();
+            let options = crate::storage::Options::default();
+            let engine = Engine::open(dir.path(), "test", options).await.unwrap();
+            let replica = Replica::start(engine.clone(), 9).await.unwrap();
+            for name in ["a", "b", "c"] {
+                let key = Key::new("b", name).unwrap();
+                let (seen, content) = (CausalContext::new(), Content::Tombstone);
+                let intent = Intent { seen, content, expires_at_ms: None };
+                replica.write_hinted(&key, intent, "n1").await.unwrap();
+            }
+            let mut session = Session::new(&Options::default());
+            let first = next_hint(&replica, "n1", &mut session).unwrap();
+            assert_eq!(session.page.len(), 2, "one page has them all");
+            let second = session.page[0].clone();
+            assert!(engine.remove_hint("n1", &second.key, second.object.digest()).unwrap());
+            let third = next_hint(&replica, "n1", &mut session).unwrap();
+            assert!(third.key != first.key && third.key != second.key);
+            assert!(next_hint(&replica, "n1", &mut session).is_none());
+            engine.close().await.unwrap();
+        };
+        task::block_on(1, test).unwrap();
+    }
 }

@@ -128,8 +128,12 @@ fn a_state_that_damage_made_doubtful_is_minted_on_with_an_actor_younger_than_tha
         assert!(first.actor.epoch > lost.actor.epoch, "{first:?} after {lost:?}");
         // What was minted since is all here, so the vector does not grow with each write.
         let minted = replica.write(&key, intent("3")).await.unwrap();
-        let dots: Vec<_> = minted.object.siblings().iter().map(|sibling| sibling.dot).collect();
-        assert_eq!(dots, [first, Dot { actor: first.actor, counter: 2 }]);
+        let second = Dot { actor: first.actor, counter: 2 };
+        let held = replica.read(&key).await.unwrap().object.unwrap();
+        let dots = |object: &Object| object.siblings().iter().map(|s| s.dot).collect::<Vec<_>>();
+        assert_eq!(dots(&held), [first, second]);
+        assert_eq!(dots(&minted.object), [second], "others hear of the write, and of nothing else");
+        assert!(replica.is_fresh(first.actor) && !replica.is_fresh(lost.actor));
         // Keys that are not in doubt go on as before.
         let other = Key::new("b", "other").unwrap();
         let before = replica.write(&other, intent("1")).await.unwrap().object.siblings()[0].dot;
@@ -152,6 +156,39 @@ fn a_state_that_damage_made_doubtful_is_minted_on_with_an_actor_younger_than_tha
         let minted = replica.write(&third, intent("2")).await.unwrap();
         let newest = minted.object.siblings().iter().map(|sibling| sibling.dot.actor).max();
         assert!(newest > Some(older.actor), "{newest:?} after {older:?}");
+        engine.close().await.unwrap();
+    };
+    task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))
+        .unwrap()
+        .unwrap();
+}
+
+#[test]
+fn what_is_forgotten_is_what_was_proven_and_leaves_no_state() {
+    let test = async {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
+        let replica = Replica::start(engine.clone(), 9).await.unwrap();
+        let key = Key::new("b", "k").unwrap();
+        let value = replica.write(&key, intent("1")).await.unwrap();
+        let gone = Intent { seen: value.context, content: Content::Tombstone, expires_at_ms: None };
+        let deleted = replica.write(&key, gone).await.unwrap().object;
+        assert!(!replica.forget(&key, value.object.digest()).await.unwrap(), "it was overwritten");
+        // Damage would have to be settled, not forgotten.
+        assert!(!replica.settle(&key, deleted.digest(), Arc::new(Object::new())).await.unwrap());
+        assert!(replica.forget(&key, deleted.digest()).await.unwrap());
+        assert!(replica.read(&key).await.unwrap().object.is_none());
+        assert!(!replica.forget(&key, deleted.digest()).await.unwrap(), "it is gone");
+        // Nothing that was forgotten is gone on with.
+        let again = replica.write(&key, intent("2")).await.unwrap().object;
+        assert!(again.siblings()[0].dot.actor > deleted.siblings()[0].dot.actor);
+        assert_eq!(again.siblings().len(), 1);
+
+        // In doubt it is the other way round.
+        engine.doubt_all().await.unwrap();
+        assert!(!replica.forget(&key, again.digest()).await.unwrap());
+        assert!(replica.settle(&key, again.digest(), Arc::new(Object::new())).await.unwrap());
+        assert!(replica.read(&key).await.unwrap().object.is_none());
         engine.close().await.unwrap();
     };
     task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))

@@ -34,8 +34,10 @@
 //! - Damaged blocks are left out: their ranges are in doubt before the inputs go. A table with such a
 //!   block is rewritten before all else, so that it is met once.
 //!
-//! What is dropped: versions that a newer one of the same key replaces. Nothing else: a tombstone is
-//! forgotten by proof alone (DESIGN.md, "Deletes and expiry"), and that proof is not made here yet.
+//! What is dropped: versions that a newer one of the same key replaces, and the marker of a key that was
+//! [removed](crate::storage::Engine::remove), once no deeper level has a table that may hold the key: so no older version
+//! shines through. The upper inputs, which hold the marker too, stay until the last of the older versions among the inputs is gone. A
+//! tombstone is a value like any other here; it is forgotten by proof alone ([`domain::forgetting`](crate::domain::forgetting)).
 
 mod pace;
 pub(super) mod picker;

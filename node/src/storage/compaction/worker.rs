@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::BytesMut;
+
 use super::pace::Pace;
 use super::picker::{Job, Piece, pick};
 use crate::domain::key::Key;
+use crate::domain::object::Object;
 use crate::runtime::time::{self, Instant};
 use crate::runtime::{event, task};
 use crate::storage::log::append::Device;
@@ -109,6 +112,10 @@ struct Work<'a, D> {
     /// A table that comes out has so many entries at most.
     entries_max: u64,
     writing: Option<(Origin, TableWriter)>,
+    /// How a removed key is encoded.
+    removed: BytesMut,
+    /// From first to last key: the tables of the levels below the outputs.
+    beneath: Vec<(Key, Key)>,
     /// Finished outputs of this part.
     finished: Vec<Live>,
     /// What this part's inputs put in doubt.
@@ -141,6 +148,10 @@ impl<'a, D: Device> Work<'a, D> {
             _ => vec![upper],
         };
         groups.push(lower);
+        // Only this task changes levels below 0, so these stay what lies beneath.
+        let deeper = version.levels.iter().skip(job.to + 1).flatten();
+        let mut removed = BytesMut::new();
+        Object::new().encode(&mut removed);
         Self {
             store,
             pace,
@@ -152,6 +163,8 @@ impl<'a, D: Device> Work<'a, D> {
             batches: batches.unwrap_or_default(),
             entries_max: u64::try_from(mean).unwrap_or(u64::MAX).clamp(64, entries.max(64)),
             writing: None,
+            removed,
+            beneath: deeper.map(|live| (live.meta.first.clone(), live.meta.last.clone())).collect(),
             finished: Vec::new(),
             doubts: Vec::new(),
             written: 0,
@@ -167,7 +180,9 @@ impl<'a, D: Device> Work<'a, D> {
                 self.end_part().await?;
             }
             // Tables hold encoded objects; they are copied as they are.
-            if let Held::Encoded(object) = held {
+            if let Held::Encoded(object) = held
+                && !(object == self.removed && self.is_bottom(&key))
+            {
                 self.add(&key, &object).await?;
             }
             entries += 1;
@@ -182,6 +197,11 @@ impl<'a, D: Device> Work<'a, D> {
         }
         self.end().await?;
         Ok(())
+    }
+
+    /// True when no version of `key` lies beneath the outputs, so that its removal needs no marker any more.
+    fn is_bottom(&self, key: &Key) -> bool {
+        !self.beneath.iter().any(|(first, last)| first <= key && key <= last)
     }
 
     /// What was damaged is in doubt for reads at once, and in the manifest before the table goes.

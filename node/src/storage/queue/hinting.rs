@@ -9,6 +9,7 @@ use super::{Shared, State, Ticket, record_bytes_max};
 use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::runtime::event;
+use crate::storage::doubt::TokenRange;
 use crate::storage::error::WriteError;
 use crate::storage::hints::{Hint, HintStats, Position};
 use crate::storage::log::record::{RECORD_OVERHEAD_BYTES, Record};
@@ -135,6 +136,17 @@ impl Shared {
         limit_bytes: usize,
     ) -> Vec<Hint> {
         self.state().hints.page(owner, after, limit_bytes as u64, HINT_STEP)
+    }
+
+    pub(in crate::storage) fn hint(&self, owner: &str, key: &Key) -> Option<Hint> {
+        self.state().hints.get(owner, key)
+    }
+
+    /// Which of `ranges` hold the key of a hint.
+    pub(in crate::storage) fn hinted_ranges(&self, ranges: &[TokenRange]) -> Vec<bool> {
+        let state = self.state();
+        let holds = |range: &TokenRange| state.hints.holds(range.first, range.last);
+        ranges.iter().map(holds).collect()
     }
 
     pub(in crate::storage) fn hinted(&self, key: &Key) -> Option<Arc<Object>> {

@@ -21,7 +21,13 @@ async fn one_life(mut dice: ChaCha8Rng) {
     let mut engine = open(dir.path(), draw_options(&mut dice)).await;
     for _ in 0..400 {
         match dice.random_range(0..100) {
-            0..70 => {
+            0..12 => {
+                engine.room().await;
+                let key = key(dice.random_range(0..40));
+                drop(engine.remove(&key).unwrap());
+                model.remove(&key);
+            }
+            12..70 => {
                 engine.room().await;
                 let size = [1, 20, 300, 3000][dice.random_range(0..4)];
                 let value = dice.random_range('a'..='z').to_string().repeat(size);

@@ -455,3 +455,38 @@ fn an_end_in_the_middle_of_flushes_and_merges_loses_nothing() {
         }
     });
 }
+
+#[test]
+fn what_was_removed_stays_so_and_takes_no_room_in_the_end() {
+    run(async {
+        let dir = temp_dir();
+        let mut engine = open(dir.path(), tiny()).await;
+        fill(&engine, 300, &"x".repeat(100)).await;
+        settle(&engine).await;
+        for n in 0..300 {
+            engine.room().await;
+            drop(engine.remove(&key(n)).unwrap());
+        }
+        // Until they are merged with what they hide, markers are versions like any other.
+        assert_eq!(engine.get(&key(7)).await, Ok(None));
+        assert!(contents(&engine).await.is_empty());
+        engine.close().await.unwrap();
+        engine = open(dir.path(), tiny()).await;
+        assert!(contents(&engine).await.is_empty());
+        // Other keys push the markers down.
+        for round in 0..3 {
+            for n in 300..600 {
+                put(&engine, n, &format!("{round}").repeat(100)).await;
+            }
+        }
+        settle(&engine).await;
+        for n in 0..300 {
+            assert_eq!(engine.get(&key(n)).await, Ok(None));
+        }
+        let stats = engine.stats();
+        assert!(stats.compactions > 0 && stats.keys < 600, "{stats:?}");
+        put(&engine, 7, "again").await;
+        assert_eq!(engine.get(&key(7)).await, Ok(Some(object("again"))));
+        engine.close().await.unwrap();
+    });
+}

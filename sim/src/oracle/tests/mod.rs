@@ -3,6 +3,7 @@
 
 mod copies;
 mod faults;
+mod gone;
 mod membership;
 mod model;
 mod mutants;

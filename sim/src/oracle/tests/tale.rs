@@ -9,6 +9,7 @@
 //! f: get r1 c1 n2 k1 => 1,2,del  client 1 at node 2 about key 1; a 300 with a deleted sibling
 //! g: get => none                 404 (`gone`: 404 with a token; `?text`: a value nobody knows)
 //! h: get @5-200 => unknown 503   from 5 ms to 200 ms; so many others begin every 10 ms and take 5
+//! h: put 1 t500 => acked         with a time to live of 500 ms
 //! i: final => 1                  the read after healing; all three replicas hold the same
 //! ```
 
@@ -76,7 +77,7 @@ fn operation(
         node: NodeIndex(0),
         key: KeyIndex(0),
         kind,
-        asked: Asked { need, n: 3, sloppy: false, timeout_ns: 300 * MS },
+        asked: Asked { need, n: 3, sloppy: false, timeout_ns: 300 * MS, ttl_ns: None },
         context_from: None,
         retry_of: None,
         start_ns: u64::from(id.0) * 10 * MS,
@@ -96,6 +97,7 @@ fn operation(
             b'r' | b'w' => op.asked.need = value() as u8,
             b'c' => op.client = ClientId(value()),
             b'n' => op.node = NodeIndex(value()),
+            b't' => op.asked.ttl_ns = Some(u64::from(value()) * MS),
             b'k' => op.key = KeyIndex(value()),
             b'@' => {
                 let (from, to) = word[1..].split_once('-').unwrap();

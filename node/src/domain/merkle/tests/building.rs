@@ -45,7 +45,7 @@ impl Stage {
         let key = key(number);
         let old = self.data.get(&key).cloned();
         let new = write(old.as_deref(), 1, self.writes, "v");
-        holding.change(&key, old.map(|old| old.digest()), new.digest(), None);
+        holding.change(&key, (old.map(|old| old.digest()), Some(new.digest())), None);
         self.data.insert(key, Arc::new(new));
     }
 
@@ -135,13 +135,13 @@ fn a_build_that_was_given_up_makes_no_tree() {
 fn recent_writes_are_remembered_for_a_while_and_are_few() {
     let mut holding = Holding::empty(section());
     let now = Instant::from_nanos(1);
-    holding.change(&key(1), None, 1, Some(now));
-    holding.change(&key(2), None, 1, None);
+    holding.change(&key(1), (None, Some(1)), Some(now));
+    holding.change(&key(2), (None, Some(1)), None);
     assert!(holding.is_recent(now, &key(1)));
     assert!(!holding.is_recent(now, &key(2)), "it came from an exchange");
     assert!(!holding.is_recent(now + RECENT, &key(1)));
     for number in 0..RECENT_MAX as u32 {
-        holding.change(&key(100 + number), None, 1, Some(now));
+        holding.change(&key(100 + number), (None, Some(1)), Some(now));
     }
     assert!(!holding.is_recent(now, &key(1)), "it was pushed out");
     assert!(holding.is_recent(now, &key(100)));

@@ -92,6 +92,27 @@ proptest! {
     }
 
     #[test]
+    fn a_copy_in_doubt_becomes_what_the_other_vouches_for_and_tells_nothing(
+        fates in prop::collection::vec(fate(), 0..300),
+        asks in any::<bool>(),
+    ) {
+        let (mut here, mut there) = arrange(&fates);
+        let before = there.data.clone();
+        here.doubtful = true;
+        if asks {
+            exchange(&mut here, &mut there, NOW, true).unwrap();
+            prop_assert_eq!(&here.data, &before, "all else was let go");
+        } else {
+            exchange(&mut there, &mut here, NOW, true).unwrap();
+            let mut all = before.iter();
+            let has_all = all.all(|(key, o)| here.data[key].context().covers(o.context()));
+            prop_assert!(has_all);
+        }
+        prop_assert_eq!(&there.data, &before);
+        prop_assert_eq!(here.tree(), &here.rebuilt());
+    }
+
+    #[test]
     fn what_is_written_meanwhile_is_never_lost_and_heals_in_the_next(
         fates in prop::collection::vec(fate(), 1..120),
         writes in prop::collection::vec((0..140u32, any::<bool>(), 1..12u64), 0..20),
@@ -188,7 +209,7 @@ fn an_answer_to_another_question_ends_the_exchange() {
     let answers = [
         Answer::Nodes(vec![1, 2, 3]),
         Answer::Roots(Vec::new()),
-        Answer::Objects { objects: Vec::new(), looked_at: 9 },
+        Answer::Objects { objects: Vec::new(), looked_at: 9, doubtful: true },
         Answer::NotReady,
         Answer::Keys(answering::keys(&[], &[], Some(key(3)), false)),
     ];
@@ -210,7 +231,12 @@ fn an_answer_that_does_not_move_on_ends_the_exchange() {
     let held: Vec<Held> = here
         .data
         .iter()
-        .map(|(key, object)| Held { key: key.clone(), object: object.clone(), recent: false })
+        .map(|(key, object)| Held {
+            key: key.clone(),
+            object: object.clone(),
+            recent: false,
+            doubtful: false,
+        })
         .collect();
     let stop = held[5].key.clone();
     for expected in [Ok(()), Err(Broken::Strange)] {

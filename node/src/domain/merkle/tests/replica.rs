@@ -11,6 +11,7 @@ use crate::domain::merkle::answering::{self, Held};
 use crate::domain::merkle::exchange::{Broken, Exchange, Step, Summary};
 use crate::domain::merkle::message::{Answer, Ask, KEYS_MAX, Region, Root, Verdict};
 use crate::domain::merkle::tree::{Tree, bits_for};
+use crate::domain::merkle::vouching::{self, Settled, Testimony};
 use crate::domain::merkle::{Section, digest, holding::Holding};
 use crate::domain::object::{Content, Object, Sibling};
 use crate::runtime::time::Instant;
@@ -50,11 +51,13 @@ pub(super) struct Cost {
 pub(super) struct Replica {
     pub(super) data: BTreeMap<Key, Arc<Object>>,
     pub(super) holding: Holding,
+    /// It is in doubt, and nothing in it is fresh.
+    pub(super) doubtful: bool,
 }
 
 impl Replica {
     pub(super) fn new() -> Self {
-        Self { data: BTreeMap::new(), holding: Holding::empty(section()) }
+        Self { data: BTreeMap::new(), holding: Holding::empty(section()), doubtful: false }
     }
 
     /// Of `data`, with the tree that a scan makes.
@@ -66,12 +69,12 @@ impl Replica {
             holding.page_begins().unwrap();
             holding.page_ends(page);
         }
-        Self { data, holding }
+        Self { data, holding, doubtful: false }
     }
 
     pub(super) fn put(&mut self, key: Key, object: Object, recent_at: Option<Instant>) {
         let old = self.data.get(&key).map(|object| object.digest());
-        self.holding.change(&key, old, object.digest(), recent_at);
+        self.holding.change(&key, (old, Some(object.digest())), recent_at);
         self.data.insert(key, Arc::new(object));
     }
 
@@ -82,6 +85,21 @@ impl Replica {
             self.put(key.clone(), merged, None);
         }
         self.data[key].clone()
+    }
+
+    /// Puts what `other` vouches for in the place of what is under `key`.
+    fn settle(&mut self, key: &Key, other: &Self) {
+        let object = other.data.get(key).filter(|_| !other.doubtful);
+        let object = object.map(|object| Object::clone(object));
+        let testimony = Testimony { doubtful: other.doubtful, object };
+        let old = self.data.remove(key).expect("what is settled is held");
+        let Settled { keep, tell } = vouching::settle(&old, &[testimony], |_| false);
+        assert!(tell.is_empty() || other.doubtful, "{tell:?}");
+        let new = (!keep.is_empty()).then(|| keep.digest());
+        self.holding.change(key, (Some(old.digest()), new), None);
+        if new.is_some() {
+            self.data.insert(key.clone(), Arc::new(keep));
+        }
     }
 
     pub(super) fn tree(&self) -> &Tree {
@@ -110,7 +128,8 @@ impl Replica {
                     return (held, true);
                 }
                 let recent = self.holding.is_recent(now, key);
-                held.push(Held { key: key.clone(), object: object.clone(), recent });
+                let doubtful = self.doubtful;
+                held.push(Held { key: key.clone(), object: object.clone(), recent, doubtful });
             }
         }
         (held, false)
@@ -142,7 +161,7 @@ impl Replica {
                 for (key, object) in put {
                     cost.objects += 1;
                     let merged = self.merge(&key, &object);
-                    if merged != object {
+                    if merged != object && !self.doubtful {
                         objects.push((key, merged));
                     }
                 }
@@ -151,10 +170,11 @@ impl Replica {
                 let got = get
                     .iter()
                     .take(2)
+                    .filter(|_| !self.doubtful)
                     .filter_map(|key| Some((key.clone(), self.data.get(key)?.clone())));
                 objects.extend(got);
                 cost.objects += objects.len() as u64;
-                Answer::Objects { objects, looked_at }
+                Answer::Objects { objects, looked_at, doubtful: self.doubtful }
             }
         }
     }
@@ -224,6 +244,7 @@ pub(super) fn exchange_with(
                     asker.merge(&key, &object);
                 }
             }
+            Step::Settle(keys) => keys.iter().for_each(|key| asker.settle(key, other)),
             Step::Done => {
                 cost.summary = exchange.summary();
                 return Ok(cost);

@@ -1,0 +1,143 @@
+//! What a copy in doubt may tell others, and what becomes of what they do not know.
+//!
+//! A folder that was rolled back, restored or damaged may bring an old value to light whose tombstone was
+//! [forgotten](crate::domain::forgetting) meanwhile. Nothing about the value tells it from a write that nobody else has heard of. So:
+//!
+//! - A copy in doubt sends nothing of what it holds, but what this process has minted since the doubt began: its *fresh* part. In an
+//!   exchange it takes what the other side has, and keeps back what the other side has not seen.
+//! - What is kept back is settled before the exchange ends, and so before the copy is trusted: all live home replicas are asked for it.
+//!   What one of them vouches for stays, and they bring it to each other; the rest is let go.
+//! - A copy that is in doubt itself vouches for its fresh part alone. Where nobody is who is not in doubt (a new cluster, or
+//!   one whose folders were all restored), nobody denies anything: then everything counts, as it did before there was forgetting.
+//!
+//! No acked write is lost by that while fewer than W replicas were hit. Its coordinator has it: as its own copy, as a fresh dot, or as a
+//! hint; and so has one more of the W that acked, unless it was hit too. This copy was hit: what it let go it might as well have lost.
+
+use crate::domain::causality::Actor;
+use crate::domain::object::Object;
+
+/// What one other live home replica says about a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Testimony {
+    /// Its copy is in doubt: what it says is the fresh part, and what it does not say proves nothing.
+    pub doubtful: bool,
+    /// What it vouches for; `None`: nothing.
+    pub object: Option<Object>,
+}
+
+/// What is to become of an object that was kept back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// What takes its place here; empty: nothing does.
+    pub keep: Object,
+    /// What the others are to hear of it; empty: nothing.
+    pub tell: Object,
+}
+
+/// Settles `own`, which this copy in doubt holds, with what all other live home replicas say. `is_fresh` tells the actors that this
+/// process has minted with since the doubt began.
+pub fn settle(own: &Object, others: &[Testimony], is_fresh: impl Fn(Actor) -> bool) -> Settled {
+    if others.iter().all(|other| other.doubtful) {
+        let mut keep = own.clone();
+        others.iter().filter_map(|other| other.object.as_ref()).for_each(|object| {
+            keep.merge(object);
+        });
+        return Settled { tell: keep.clone(), keep };
+    }
+    let tell = own.part_of(is_fresh);
+    let mut keep = tell.clone();
+    for object in others.iter().filter_map(|other| other.object.as_ref()) {
+        keep.merge(object);
+    }
+    Settled { keep, tell }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::causality::{CausalContext, Dot, NodeId};
+    use crate::domain::object::{Content, Sibling};
+
+    /// Node 1 is this one: its epoch 5 is of this process.
+    fn is_fresh(actor: Actor) -> bool {
+        actor == Actor { node: NodeId(1), epoch: 5 }
+    }
+
+    /// Node, epoch and counter.
+    type Name = (u64, u64, u64);
+
+    fn dot((node, epoch, counter): Name) -> Dot {
+        Dot { actor: Actor { node: NodeId(node), epoch }, counter }
+    }
+
+    /// Writes of these dots, each on top of those before it that `seen` names.
+    fn object(writes: &[(Name, &[Name])]) -> Object {
+        let mut object = Object::new();
+        for (write, seen) in writes {
+            let mut context = CausalContext::new();
+            seen.iter().for_each(|seen| context.add(dot(*seen)));
+            let content = Content::Value(format!("{write:?}").into());
+            let new = Sibling { dot: dot(*write), content, written_at_ms: 0, expires_at_ms: None };
+            object.write(&context, new);
+        }
+        object
+    }
+
+    fn says(object: Option<&Object>) -> Testimony {
+        Testimony { doubtful: false, object: object.cloned() }
+    }
+
+    fn doubts(object: Option<&Object>) -> Testimony {
+        Testimony { doubtful: true, object: object.cloned() }
+    }
+
+    const OLD: Name = (2, 1, 1);
+    const NEW: Name = (3, 1, 1);
+    const OWN: Name = (1, 5, 1);
+
+    #[test]
+    fn what_nobody_vouches_for_is_let_go() {
+        let (old, new) = (object(&[(OLD, &[])]), object(&[(NEW, &[])]));
+        let settled = settle(&old, &[says(None), says(None)], is_fresh);
+        assert_eq!(settled, Settled { keep: Object::new(), tell: Object::new() });
+        // The key was forgotten and written again: the old value is still no sibling of the new one.
+        let mut both = old.clone();
+        both.merge(&new);
+        let settled = settle(&both, &[says(None), says(Some(&new))], is_fresh);
+        assert_eq!(settled, Settled { keep: new.clone(), tell: Object::new() });
+        // One who is in doubt does not deny, one who is not does.
+        let settled = settle(&old, &[doubts(None), says(None)], is_fresh);
+        assert_eq!(settled.keep, Object::new());
+    }
+
+    #[test]
+    fn what_one_vouches_for_stays_and_is_for_that_one_to_tell() {
+        let old = object(&[(OLD, &[])]);
+        let settled = settle(&old, &[says(None), says(Some(&old))], is_fresh);
+        assert_eq!(settled, Settled { keep: old.clone(), tell: Object::new() });
+        // The fresh part of a copy in doubt as well.
+        let settled = settle(&old, &[says(None), doubts(Some(&old))], is_fresh);
+        assert_eq!(settled.keep, old);
+    }
+
+    #[test]
+    fn what_was_minted_since_is_kept_and_told_without_the_rest() {
+        let own = object(&[(OLD, &[]), (OWN, &[])]);
+        let fresh = object(&[(OWN, &[])]);
+        let settled = settle(&own, &[says(None)], is_fresh);
+        assert_eq!(settled, Settled { keep: fresh.clone(), tell: fresh });
+        // Its own dot that was replaced since stays replaced.
+        let own = object(&[(OWN, &[]), ((1, 5, 2), &[OWN])]);
+        let settled = settle(&own, &[says(Some(&object(&[(OWN, &[])])))], is_fresh);
+        assert_eq!(settled.keep, own);
+    }
+
+    #[test]
+    fn where_all_are_in_doubt_everything_counts() {
+        let (old, new) = (object(&[(OLD, &[])]), object(&[(NEW, &[])]));
+        let settled = settle(&old, &[doubts(None), doubts(Some(&new))], is_fresh);
+        assert_eq!(settled.keep.siblings().len(), 2);
+        assert_eq!(settled.keep, settled.tell);
+        assert_eq!(settle(&old, &[], is_fresh).keep, old);
+    }
+}
