@@ -125,6 +125,9 @@ pub struct KeyInfo {
     /// Who may stand in for them when a sloppy write finds too few; empty: nobody does.
     #[serde(default)]
     pub fallbacks: Vec<NodeIndex>,
+    /// Of concurrent values the last one wins.
+    #[serde(default)]
+    pub last_write: bool,
 }
 
 /// One request of one client.
@@ -374,6 +377,8 @@ pub struct Rules {
     /// Limits are so tight that nodes may refuse each other's requests, or close a connection just as a
     /// client uses it: no failed request is held against them.
     pub tight: bool,
+    /// Siblings that a key may have before writes are refused; `None`: not told.
+    pub siblings_max: Option<u32>,
 }
 
 impl Default for Rules {
@@ -388,6 +393,7 @@ impl Default for Rules {
             service_ns: SECOND,
             in_flight_max: u64::MAX,
             tight: false,
+            siblings_max: None,
         }
     }
 }

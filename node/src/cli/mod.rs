@@ -1,5 +1,5 @@
 //! The command line: `starling serve`, `dev`, `get`, `put`, `delete`, `status`, `config`,
-//! `snapshot`, `repair`, `fsck`, `bench`.
+//! `snapshot`, `repair`, `conflicts`, `fsck`, `bench`.
 //!
 //! Results go to stdout; everything that is said about them goes to stderr, so that pipes carry
 //! data alone. A reader that closes the pipe early ends the command in silence. Messages say what
@@ -10,6 +10,7 @@
 
 mod bench;
 mod config;
+mod conflicts;
 mod dev;
 mod fsck;
 mod keys;
@@ -99,6 +100,8 @@ enum Command {
     Snapshot(snapshot::Args),
     /// Have a node compare what it holds with the other replicas now, and show how they compare
     Repair(repair::Args),
+    /// List the keys that have more than one value, of the whole cluster
+    Conflicts(conflicts::Args),
     /// Check the data folder of a node that is not running, and change nothing
     Fsck(fsck::Args),
     /// Measure throughput and latency
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Conflicts(args) => conflicts::run(&args),
         Command::Fsck(args) => fsck::run(&args),
         Command::Bench(args) => bench::command(args),
         Command::BenchBare(args) => bench::bare_command(args),
@@ -216,6 +220,8 @@ mod tests {
             "starling snapshot --node 127.0.0.1:8001 --name monday --json",
             "starling repair",
             "starling repair --node 127.0.0.1:8001 --partition 7 --wait --json",
+            "starling conflicts",
+            "starling conflicts --node 127.0.0.1:8001 --bucket b --json",
             "starling fsck --data /tmp/x --json",
             "starling bench --spawn 3 --bare --reads 0.5",
             "starling bench --spawn 3 --rate 1000 --outage 60s",

@@ -38,6 +38,7 @@ pub mod membership;
 pub mod merkle;
 pub mod mint;
 pub mod object;
+pub mod policy;
 pub mod quorum;
 pub mod ring;
 

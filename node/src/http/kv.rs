@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::Request;
 use hyper::body::Incoming;
 
+use super::date::rfc3339;
 use super::problem::Problem;
 use super::query::{self, Operation, Parameters};
 use super::{App, CAUSAL_CONTEXT};
@@ -20,6 +21,7 @@ use crate::domain::causality::CausalContext;
 use crate::domain::context_token;
 use crate::domain::key::Key;
 use crate::domain::object::{Content, Object, Sibling};
+use crate::domain::policy::Policy;
 use crate::rpc::message::{RequestHead, WriteReply};
 use crate::runtime::time;
 use crate::service::coordinator::Wanted;
@@ -84,7 +86,7 @@ async fn put(app: &App, id: u64, request: Request<Incoming>) -> Result<Response,
     let (parts, body) = request.into_parts();
     let key = key_of(&parts.uri)?;
     let parameters = parameters(app, &parts.uri, Operation::Put)?;
-    let seen = context_of(&parts.headers, &key)?;
+    let (seen, newest_ms) = context_of(&parts.headers, &key)?;
     let head = head(id, &parameters);
     let limit = app.config.limits.pair_bytes;
     let allowed = Duration::from_millis(app.config.timeouts.body_read_ms);
@@ -97,15 +99,16 @@ async fn put(app: &App, id: u64, request: Request<Incoming>) -> Result<Response,
         parameters.ttl.map(|ttl| time::wall_clock_ms().saturating_add(ttl.as_millis() as u64));
     // Copied, so that what is kept does not pin the connection's read buffer.
     let content = Content::Value(Bytes::copy_from_slice(&value));
-    write(app, head, &key, Intent { seen, content, expires_at_ms }, parameters.wanted()).await
+    write(app, head, &key, Intent { seen, newest_ms, content, expires_at_ms }, parameters.wanted())
+        .await
 }
 
 /// Writes a tombstone.
 async fn delete(app: &App, id: u64, uri: &Uri, headers: &HeaderMap) -> Result<Response, Problem> {
     let key = key_of(uri)?;
     let parameters = parameters(app, uri, Operation::Delete)?;
-    let seen = context_of(headers, &key)?;
-    let intent = Intent { seen, content: Content::Tombstone, expires_at_ms: None };
+    let (seen, newest_ms) = context_of(headers, &key)?;
+    let intent = Intent { seen, newest_ms, content: Content::Tombstone, expires_at_ms: None };
     write(app, head(id, &parameters), &key, intent, parameters.wanted()).await
 }
 
@@ -118,16 +121,16 @@ async fn write(
 ) -> Result<Response, Problem> {
     let written = app.coordinator.write(head, key, intent, wanted).await;
     let reply = written.map_err(|error| Problem::from_request(&error, key))?;
-    let WriteReply { context, siblings, required, received, hinted } = reply;
-    let token = context_token::encode(&context, key);
+    let WriteReply { context, newest_ms, siblings, required, received, hinted } = reply;
+    let token = context_token::encode(&context, newest_ms, key);
     let body = format!(
         r#"{{"context":"{token}","acks":{{"required":{required},"received":{received},"hinted":{hinted}}},"siblings":{siblings}}}"#
     );
     Ok(respond(StatusCode::OK, body.into(), &token))
 }
 
-fn context_of(headers: &HeaderMap, key: &Key) -> Result<CausalContext, Problem> {
-    let Some(header) = headers.get(CAUSAL_CONTEXT) else { return Ok(CausalContext::new()) };
+fn context_of(headers: &HeaderMap, key: &Key) -> Result<(CausalContext, u64), Problem> {
+    let Some(header) = headers.get(CAUSAL_CONTEXT) else { return Ok(Default::default()) };
     // Bytes that are not text are no token either, so the decoder says what is wrong.
     let token = header.to_str().unwrap_or("\u{fffd}");
     context_token::decode(token, key)
@@ -173,20 +176,19 @@ fn check_json(value: &[u8]) -> Result<(), Problem> {
     }
 }
 
+/// The token of a read that found `object`.
+fn token_of(app: &App, key: &Key, object: &Object) -> String {
+    let newest_ms = match app.replica.rules().policies.of(key.bucket()) {
+        Policy::Siblings => 0,
+        Policy::LastWrite => object.newest_ms(),
+    };
+    context_token::encode(object.context(), newest_ms, key)
+}
+
 /// Answers with one value, with siblings, or with nothing.
 fn show(app: &App, key: &Key, object: &Object) -> Result<Response, Problem> {
-    let token = context_token::encode(object.context(), key);
-    let now_ms = time::wall_clock_ms();
-    let mut shown: Vec<(&Sibling, Option<&Bytes>)> = Vec::new();
-    for sibling in object.siblings() {
-        let value = sibling.visible(now_ms);
-        let expired = value.is_none() && sibling.content != Content::Tombstone;
-        // Equal values are shown once: a client's retry may have made two.
-        if !expired && !shown.iter().any(|(_, other)| *other == value) {
-            shown.push((sibling, value));
-        }
-    }
-    match shown.as_slice() {
+    let token = token_of(app, key, object);
+    match object.shown(time::wall_clock_ms()).as_slice() {
         [] | [(_, None)] => Err(Problem::no_such_key(key, Some(token))),
         [(_, Some(value))] => Ok(respond(StatusCode::OK, Body::from((*value).clone()), &token)),
         siblings => {
@@ -223,23 +225,6 @@ fn respond(status: StatusCode, body: Body, token: &str) -> Response {
     response
 }
 
-/// Unix milliseconds as RFC 3339 in UTC. Days to date: Hinnant, "chrono-Compatible Low-Level Date
-/// Algorithms", `civil_from_days`.
-fn rfc3339(unix_ms: u64) -> String {
-    let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1_000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,12 +242,5 @@ mod tests {
         assert_eq!(offset(""), Some(0));
         assert_eq!(offset("1 2"), Some(2));
         assert!(check_json(b"\"a\xff\"").unwrap_err().body()["offset"] == 2);
-    }
-
-    #[test]
-    fn dates_are_civil() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(rfc3339(951_782_400_123), "2000-02-29T00:00:00.123Z");
-        assert_eq!(rfc3339(4_107_542_399_999), "2100-02-28T23:59:59.999Z");
     }
 }

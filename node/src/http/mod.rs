@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod cluster;
+pub mod date;
 pub mod io;
 pub mod kv;
 pub mod ops;
@@ -136,6 +137,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/cluster", get(cluster::members))
         .route("/v1/cluster/ring", get(cluster::ring))
         .route("/v1/cluster/hints", get(cluster::hints))
+        .route("/v1/cluster/conflicts", get(cluster::conflicts))
         .route("/v1/cluster/repair", get(cluster::repair))
         .route("/v1/cluster/where/{bucket}/{*key}", get(cluster::locate))
         .route("/v1/admin/snapshots/{name}", post(admin::snapshot))

@@ -12,7 +12,7 @@ use super::CAUSAL_CONTEXT;
 use crate::domain::context_token;
 use crate::domain::key::Key;
 use crate::service::coordinator::RequestError;
-use crate::storage::CheckpointError;
+use crate::storage::{CheckpointError, ReadError};
 
 /// An error as a client sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,6 +88,12 @@ impl Problem {
             .retry_after(Duration::from_secs(1))
     }
 
+    /// 503: this node cannot read its data.
+    pub fn unreadable(error: &ReadError) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage-unavailable", error)
+            .retry_after(Duration::from_secs(1))
+    }
+
     /// What a snapshot that was not made says: 400 or 409 for its name, else 503.
     pub fn from_checkpoint(error: &CheckpointError) -> Self {
         let (status, kind) = match error {
@@ -140,13 +146,14 @@ impl Problem {
                 counted(status, "deadline-exceeded", *required, *received, *hinted)
             }
             RequestError::TooManySiblings { limit, context } => {
-                let token = context_token::encode(context, key);
+                let token = context_token::encode(context, 0, key);
                 let mut problem = Self::new(StatusCode::CONFLICT, "too-many-siblings", error)
                     .with("limit", *limit)
                     .with("context", token.clone());
                 problem.context = Some(token);
                 problem
             }
+            RequestError::TooFarAhead(ahead) => Self::bad_request("bad-context", ahead),
             RequestError::Overloaded { retry_after_ms } => {
                 Self::overloaded(Duration::from_millis(*retry_after_ms))
             }

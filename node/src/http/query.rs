@@ -13,6 +13,11 @@ use crate::service::coordinator::Wanted;
 /// The longest time to live, in seconds: a hundred years.
 const TTL_MAX_S: u64 = 100 * 365 * 24 * 3600;
 
+/// The most things on a page.
+pub const PAGE_MAX: usize = 1_000;
+/// Things on a page when the request does not say.
+const PAGE: usize = 100;
+
 /// What a request's parameters ask for, with the node's defaults filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameters {
@@ -140,6 +145,74 @@ pub fn partition(query: Option<&str>) -> Result<Option<u32>, Problem> {
     Ok(partition)
 }
 
+/// The parameters of `query`, by name and percent-decoded value.
+///
+/// # Errors
+/// 400 for a value that is not UTF-8.
+fn pairs(query: Option<&str>) -> Result<Vec<(&str, String)>, Problem> {
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decoded(value).ok_or_else(|| {
+                let detail = format!("{name} is not UTF-8 after percent-decoding");
+                Problem::bad_request("bad-parameter", detail)
+            })?;
+            Ok((name, value))
+        })
+        .collect()
+}
+
+fn decoded(text: &str) -> Option<String> {
+    percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+}
+
+/// A number of things on a page, from 1 to [`PAGE_MAX`].
+fn page_limit(value: &str) -> Result<usize, Problem> {
+    value.parse().ok().filter(|limit| (1..=PAGE_MAX).contains(limit)).ok_or_else(|| {
+        let detail = format!("limit={value} is not allowed: use 1 to {PAGE_MAX}");
+        Problem::bad_request("bad-parameter", detail)
+    })
+}
+
+/// Which conflicts are asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Conflicts {
+    /// Of this bucket; `None`: of all.
+    pub bucket: Option<String>,
+    /// Behind this key; `None`: from the start.
+    pub after: Option<Key>,
+    /// So many at the most.
+    pub limit: usize,
+}
+
+/// Reads the parameters of `/v1/cluster/conflicts`.
+///
+/// # Errors
+/// 400 for an unknown name or a value that is not allowed.
+pub fn conflicts(query: Option<&str>) -> Result<Conflicts, Problem> {
+    let mut wanted = Conflicts { bucket: None, after: None, limit: PAGE };
+    for (name, value) in pairs(query)? {
+        match name {
+            "bucket" => wanted.bucket = Some(value),
+            "after" => {
+                let (bucket, name) = value.split_once('/').unwrap_or((&value, ""));
+                wanted.after = Some(named(bucket, name)?);
+            }
+            "limit" => wanted.limit = page_limit(&value)?,
+            _ => {
+                let detail = format!("there is no parameter {name} here: use bucket, after, limit");
+                return Err(Problem::bad_request("unknown-parameter", detail));
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+fn named(bucket: &str, name: &str) -> Result<Key, Problem> {
+    Key::new(bucket, name).map_err(|error| Problem::bad_request("bad-key", error))
+}
+
 /// The key named by a path's rest, `{bucket}/{key}`, each percent-decoded.
 ///
 /// # Errors
@@ -149,11 +222,8 @@ pub fn key_of(rest: &str) -> Result<Key, Problem> {
     let (bucket, name) =
         rest.split_once('/').ok_or_else(|| bad("the path lacks a key: /{bucket}/{key}".into()))?;
     let decode = |text: &str, what: &str| {
-        percent_decode_str(text)
-            .decode_utf8()
-            .map(std::borrow::Cow::into_owned)
-            .map_err(|_| bad(format!("{what} is not UTF-8 after percent-decoding")))
+        decoded(text).ok_or_else(|| bad(format!("{what} is not UTF-8 after percent-decoding")))
     };
     let (bucket, name) = (decode(bucket, "bucket")?, decode(name, "key")?);
-    Key::new(&bucket, &name).map_err(|error| bad(error.to_string()))
+    named(&bucket, &name)
 }

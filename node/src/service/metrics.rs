@@ -125,6 +125,7 @@ counters! {
     quorum_unmet "starling_quorum_unmet" "Requests that failed because too few replicas answered.",
     deadline_exceeded "starling_deadline_exceeded" "Requests whose deadline passed.",
     conflicts "starling_conflicts" "Reads answered with siblings.",
+    many_siblings "starling_many_siblings" "Writes that left a key with as many siblings as limits.siblings_warn.",
     too_many_siblings "starling_too_many_siblings" "Writes refused at the sibling limit.",
     replicated "starling_replicated" "Objects merged for other coordinators.",
     fetched "starling_fetched" "Objects read for other coordinators.",

@@ -25,6 +25,7 @@
 
 pub mod anti_entropy;
 pub mod cluster;
+pub mod conflicts;
 pub mod coordinator;
 pub mod gossip;
 pub mod hints;

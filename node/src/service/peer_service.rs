@@ -11,6 +11,7 @@ use super::hints;
 use super::metrics::Metrics;
 use super::replica::{Intent, Replica, ReplicaError};
 use crate::domain::key::Key;
+use crate::domain::object::lww::TooFarAhead;
 use crate::domain::object::{Content, Object};
 use crate::rpc::identity::PeerInfo;
 use crate::rpc::message::{Refusal, Reply, Request, RequestHead, WriteRequest};
@@ -136,7 +137,7 @@ async fn coordinate(
     head: RequestHead,
     write: WriteRequest,
 ) -> Reply {
-    let WriteRequest { key, seen, content, expires_at_ms, w, sloppy, fallback } = write;
+    let WriteRequest { key, seen, newest_ms, content, expires_at_ms, w, sloppy, fallback } = write;
     let cluster = coordinator.cluster();
     let home = cluster.home(&key);
     let is_home = cluster.me().is_some_and(|me| home.contains(&me));
@@ -144,7 +145,7 @@ async fn coordinate(
     if !may || usize::from(w) > home.len() || w == 0 {
         return Reply::Refused(Refusal::NotHome);
     }
-    let intent = Intent { seen, content, expires_at_ms };
+    let intent = Intent { seen, newest_ms, content, expires_at_ms };
     let wanted = Wanted { required: w, sloppy };
     let outcome = if is_home {
         coordinator.coordinate(head, &key, intent, wanted).await
@@ -168,6 +169,7 @@ fn refusal(error: RequestError) -> Refusal {
         RequestError::TooManySiblings { limit, context } => {
             Refusal::TooManySiblings { context, limit: limit as u32 }
         }
+        RequestError::TooFarAhead(TooFarAhead { ahead_ms }) => Refusal::TooFarAhead { ahead_ms },
         RequestError::PairTooLarge { limit } => Refusal::PairTooLarge { limit: limit as u64 },
         RequestError::Overloaded { retry_after_ms } => {
             Refusal::Overloaded { retry_after_ms: retry_after_ms as u32 }

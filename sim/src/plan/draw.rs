@@ -136,7 +136,10 @@ fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
         segment_bytes: die.pick(&[4 << 10, 64 << 10, 1 << 20, 64 << 20]),
         engine: draw_engine(dice),
         pair_bytes_max: die.pick(&[2 << 10, 10 << 10, 10 << 10]),
-        siblings_max: die.pick(&[5, 20, 100, 100]),
+        siblings_max: {
+            let usual = die.pick(&[5, 20, 100, 100]);
+            if dice.stream("crowd", 0, 0).chance(12) { 2 } else { usual }
+        },
         requests_in_flight_max: dice.stream("limits", 0, 0).weighted(&[
             (6, None),
             (1, Some(2)),
@@ -154,6 +157,12 @@ fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
             .stream("hints", 0, 0)
             .weighted(&[(6, false), (1, true)])
             .then(|| dice.stream("hints", 0, 1).magnitude(300, 16 << 10)),
+        last_write: dice.stream("last write", 0, 0).weighted(&[
+            (12, vec![]),
+            (2, vec!["büro".to_owned()]),
+            (3, vec!["b".to_owned()]),
+            (1, vec!["b".to_owned(), "büro".to_owned()]),
+        ]),
         peer_queue_bytes: tight.chance(6).then(|| tight.magnitude(256, 8 << 10)),
         http_idle_ms: tight.chance(6).then(|| tight.within(500, 3_000)),
         peer_requests_max: tight.chance(6).then(|| tight.within(1, 4) as u32),

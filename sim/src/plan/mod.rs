@@ -141,6 +141,9 @@ pub struct Settings {
     pub pair_bytes_max: u64,
     /// The most siblings that a key may have before writes are refused.
     pub siblings_max: u32,
+    /// The buckets where the last write wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_write: Vec<String>,
     /// The most client requests that a node answers at one time; it refuses more. `None`: the node's
     /// default, which no plan's clients can reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -74,6 +74,7 @@ pub(super) fn rules(plan: &Plan) -> Rules {
         service_ns: 20 * slowest_us(plan) * 1_000 + 200_000_000,
         in_flight_max: plan.settings.requests_in_flight_max.map_or(u64::MAX, u64::from),
         tight: plan.settings.is_tight(),
+        siblings_max: Some(plan.settings.siblings_max),
     }
 }
 

@@ -229,8 +229,10 @@ impl Session {
         let heard = connection.send(self.request(ask), time::now() + limit).await;
         self.connections.insert(node, connection);
         let outcome = answer::outcome(ask.kind, &heard, |bytes| self.recorder.recognise(bytes));
+        // A write that was refused for its siblings is told the context that resolves them.
         if let Ok(response) = heard
-            && let Outcome::Got(_) | Outcome::Acked { .. } = outcome
+            && let Outcome::Got(_) | Outcome::Acked { .. } | Outcome::Refused { status: Some(409) } =
+                outcome
             && let Some(token) = response.context
         {
             self.contexts.insert(ask.key.clone(), Received { from: id, token });

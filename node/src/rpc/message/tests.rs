@@ -31,6 +31,7 @@ fn write() -> WriteRequest {
     WriteRequest {
         key: key(),
         seen: context(),
+        newest_ms: 300,
         content: Content::Value(b"1".as_slice().into()),
         expires_at_ms: Some(127),
         w: 2,
@@ -44,6 +45,7 @@ fn requests() -> Vec<Request> {
         content: Content::Tombstone,
         expires_at_ms: None,
         seen: CausalContext::new(),
+        newest_ms: 0,
         sloppy: false,
         fallback: true,
         ..write()
@@ -61,8 +63,14 @@ fn requests() -> Vec<Request> {
 }
 
 fn replies() -> Vec<Reply> {
-    let written =
-        WriteReply { context: context(), siblings: 300, required: 2, received: 3, hinted: 1 };
+    let written = WriteReply {
+        context: context(),
+        newest_ms: 300,
+        siblings: 300,
+        required: 2,
+        received: 3,
+        hinted: 1,
+    };
     let mut replies = vec![
         Reply::Pong,
         Reply::Stored,
@@ -82,6 +90,7 @@ fn replies() -> Vec<Reply> {
         Refusal::Unready,
         Refusal::Doubtful { held: None },
         Refusal::Doubtful { held: Some(0xd16e57) },
+        Refusal::TooFarAhead { ahead_ms: 300 },
     ];
     replies.extend(refusals.map(Reply::Refused));
     replies
@@ -122,7 +131,7 @@ fn each_request_has_its_own_encoding() {
     0000000000000009000000000000abcd02 | 010162016b010100000000000000aa0201000100000000000000aa02010701027b7d
     0000000000000009000000000000abcd02 | 020162016b
     0000000000000009000000000000abcd02 | 030162016b1122334455667788
-    0000000000000009000000000000abcd02 | 040162016b0100000000000000aa02010002077f0131
+    0000000000000009000000000000abcd02 | 040162016b0100000000000000aa0201000217ac027f0131
     0000000000000009000000000000abcd02 | 040162016b00000208
     0000000000000009000000000000abcd02 | 05026e320162016b010100000000000000aa0201000100000000000000aa02010701027b7d
     0000000000000009000000000000abcd02 | 060162016b
@@ -139,14 +148,14 @@ fn each_reply_has_its_own_encoding() {
         lines.push(hex(body));
         assert_eq!(decode_reply(&frame[HEADER_BYTES..]), Ok((9, reply)));
     }
-    // Tag, then: nothing; object; context, siblings, required, received, hinted; refusal.
+    // Tag, then: nothing; object; context, newest stamp, siblings, required, received, hinted; refusal.
     insta::assert_snapshot!(lines.join("\n"), @r#"
     00
     01
     02010100000000000000aa0201000100000000000000aa02010701027b7d
     03
     04
-    050100000000000000aa020100ac02020301
+    050100000000000000aa020100ac02ac02020301
     060064
     0601096469736b2066756c6c
     0602
@@ -157,6 +166,7 @@ fn each_reply_has_its_own_encoding() {
     0607
     0608
     06090000000000d16e57
+    060aac02
     "#);
 }
 

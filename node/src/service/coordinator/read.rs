@@ -88,7 +88,7 @@ impl Coordinator {
             let sources = self.sources(key, wanted.sloppy);
             self.gather_replies(&question, sources, &mut tally).await?;
         }
-        let answer = tally.answer();
+        let answer = tally.answer(self.replica.rules().policies.of(key.bucket()));
         self.repair(head.request_id, key, home, &answer);
         Ok(answer.object)
     }

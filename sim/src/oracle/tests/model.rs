@@ -84,8 +84,12 @@ impl Model {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let sync_always = mutant == Some(Mutant::AckedUnsynced) || rng.random_bool(0.5);
         let homes: Vec<NodeIndex> = (0..HOMES as u32).map(NodeIndex).collect();
-        let key =
-            |k| KeyInfo { name: format!("b/k{k}"), homes: homes.clone(), fallbacks: Vec::new() };
+        let key = |k| KeyInfo {
+            name: format!("b/k{k}"),
+            homes: homes.clone(),
+            fallbacks: Vec::new(),
+            last_write: false,
+        };
         let evidence = Evidence {
             history: History { keys: (0..KEYS).map(key).collect(), ops: Vec::new() },
             rules: Rules {

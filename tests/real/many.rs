@@ -1,0 +1,76 @@
+//! Many keys at once: keys in conflict, buckets where the last write wins.
+
+use starling::client::Request;
+use starling::config::Conflicts;
+
+use super::cluster::{Cluster, json, story};
+
+#[test]
+fn each_key_in_conflict_is_named_once_by_all_nodes_together() {
+    story(async {
+        let cluster = Cluster::start(3, |_| {}).await;
+        for key in 0..40 {
+            for value in 0..=key % 3 {
+                let put = Request::put(format!("/v1/kv/b{}/k{key}", key % 2), value.to_string());
+                assert_eq!(cluster.send(value, put).await.status, 200);
+            }
+        }
+        // Two values or more, in the bucket of odd keys.
+        let wanted = (0..40).filter(|key| key % 3 > 0 && key % 2 == 1);
+        let wanted: Vec<String> = wanted.map(|key| format!("k{key}")).collect();
+        let mut named = Vec::new();
+        for node in 0..3 {
+            let mut after = String::new();
+            loop {
+                let target = format!("/v1/cluster/conflicts?bucket=b1&limit=2{after}");
+                let page = json(&cluster.send(node, Request::get(target)).await);
+                let conflicts = page["conflicts"].as_array().unwrap();
+                assert!(conflicts.len() <= 2);
+                for conflict in conflicts {
+                    assert_eq!(conflict["bucket"], "b1");
+                    assert!(conflict["siblings"].as_u64() >= Some(2), "{conflict}");
+                    named.push(conflict["key"].as_str().unwrap().to_owned());
+                }
+                let Some(next) = page["next"].as_str() else { break };
+                after = format!("&after={}", next.replace('/', "%2F"));
+            }
+        }
+        named.sort_unstable();
+        let mut wanted = wanted;
+        wanted.sort_unstable();
+        assert_eq!(named, wanted);
+        for wrong in ["limit=0", "limit=1001", "after=b", "colour=red"] {
+            let target = format!("/v1/cluster/conflicts?{wrong}");
+            assert_eq!(cluster.send(0, Request::get(target)).await.status, 400, "{wrong}");
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn where_the_last_write_wins_a_later_one_does_and_siblings_are_never_shown() {
+    story(async {
+        let lww = ("sessions".to_owned(), Conflicts::Lww);
+        let cluster = Cluster::start(3, |config| config.buckets.extend([lww.clone()])).await;
+        let key = "/v1/kv/sessions/ada";
+        for value in 0..9 {
+            let put = cluster.send(value % 3, Request::put(key, value.to_string())).await;
+            assert_eq!((put.status, &json(&put)["siblings"]), (200, &1.into()));
+        }
+        let read = cluster.send(0, Request::get(format!("{key}?r=all"))).await;
+        assert_eq!(read.status, 200);
+        let put = Request::put(key, "10").with_context(read.context);
+        let put = cluster.send(1, put).await;
+        let read = cluster.send(2, Request::get(key)).await;
+        assert_eq!((read.status, &read.body[..]), (200, &b"10"[..]));
+        let gone = cluster.send(2, Request::delete(key).with_context(put.context)).await;
+        assert_eq!(gone.status, 200);
+        assert_eq!(cluster.send(0, Request::get(key)).await.status, 404);
+        // Another bucket keeps its siblings.
+        for (node, value) in ["1", "2"].into_iter().enumerate() {
+            cluster.send(node, Request::put("/v1/kv/carts/ada", value)).await;
+        }
+        assert_eq!(cluster.send(0, Request::get("/v1/kv/carts/ada?r=all")).await.status, 300);
+        cluster.stop().await;
+    });
+}
