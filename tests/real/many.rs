@@ -74,3 +74,62 @@ fn where_the_last_write_wins_a_later_one_does_and_siblings_are_never_shown() {
         cluster.stop().await;
     });
 }
+
+#[test]
+fn a_batch_answers_each_operation_as_if_it_had_come_alone() {
+    story(async {
+        let cluster = Cluster::start(3, |config| config.limits.pair_bytes = 64).await;
+        let post = |body: String| {
+            let mut request = Request::new(hyper::Method::POST, "/v1/batch");
+            request.body = body.into();
+            request
+        };
+        let put = |key: &str, value: &str| {
+            format!(r#"{{"put":{{"bucket":"b","key":"{key}","value":{value}}}}}"#)
+        };
+        let get = |key: &str| format!(r#"{{"get":{{"bucket":"b","key":"{key}"}}}}"#);
+        let batch = |ops: &[String]| post(format!("{{\"ops\":[{}]}}", ops.join(",")));
+        let statuses = |answer: &serde_json::Value| -> Vec<u64> {
+            let results = answer["results"].as_array().unwrap().iter();
+            results.map(|result| result["status"].as_u64().unwrap()).collect()
+        };
+
+        let long = format!("\"{}\"", "x".repeat(64));
+        let ops =
+            [put("a", "{ \"x\": 1.0e0 }"), put("b", "2"), put("", "3"), put("c", &long), get("d")];
+        let first = json(&cluster.send(0, batch(&ops)).await);
+        assert_eq!(statuses(&first), [200, 200, 400, 413, 404], "{first}");
+        let context = first["results"][0]["context"].as_str().unwrap().to_owned();
+        assert_eq!(first["results"][0]["acks"]["required"], 2);
+        assert_eq!(first["results"][4]["type"], "no-such-key");
+
+        // What is stored is byte for byte what was sent, alone or in a batch.
+        let alone = cluster.send(1, Request::get("/v1/kv/b/a")).await;
+        assert_eq!(&alone.body[..], b"{ \"x\": 1.0e0 }");
+        let delete = r#"{"delete":{"bucket":"b","key":"a","context":"TOKEN"}}"#;
+        let wrong = delete.replace("TOKEN", "nonsense");
+        let ops = [delete.replace("TOKEN", &context), wrong, put("b", "4"), get("b")];
+        let second = json(&cluster.send(2, batch(&ops[..3])).await);
+        assert_eq!(statuses(&second), [200, 400, 200], "{second}");
+        let third = cluster.send(0, batch(&[get("a"), get("b")])).await;
+        let text = String::from_utf8_lossy(&third.body).into_owned();
+        let third = json(&third);
+        assert_eq!(statuses(&third), [404, 300], "{text}");
+        assert!(third["results"][0]["context"].is_string(), "a tombstone's: {text}");
+        assert_eq!(third["results"][1]["siblings"].as_array().unwrap().len(), 2);
+
+        let many = vec![get("a"); 1_001];
+        for (status, request) in [
+            (413, batch(&many)),
+            (400, post("{\"ops\":[{\"fly\":{}}]}".into())),
+            (400, post("[".into())),
+            (413, post(" ".repeat((8 << 20) + 1))),
+            (405, Request::get("/v1/batch")),
+        ] {
+            assert_eq!(cluster.send(0, request).await.status, status);
+        }
+        let all = json(&cluster.send(0, batch(&many[1..])).await);
+        assert_eq!(all["results"].as_array().unwrap().len(), 1_000);
+        cluster.stop().await;
+    });
+}

@@ -1,10 +1,10 @@
-//! `/v1/kv/{bucket}/{key}`: one key at a time.
+//! `/v1/kv/{bucket}/{key}`: one key at a time. Batches and listings read, write and show keys with the same functions.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -63,10 +63,7 @@ pub(super) async fn answer(
         Method::DELETE => delete(app, id, request.uri(), request.headers()).await,
         _ => {
             let (method, path) = (request.method(), request.uri().path());
-            let mut response = Problem::wrong_method(method, path).into_response();
-            let allowed = HeaderValue::from_static("GET,HEAD,PUT,DELETE");
-            response.headers_mut().insert(ALLOW, allowed);
-            Ok(response)
+            Ok(Problem::wrong_method(method, path).allowing("GET,HEAD,PUT,DELETE"))
         }
     }
 }
@@ -74,11 +71,23 @@ pub(super) async fn answer(
 async fn get(app: &App, id: u64, uri: &Uri) -> Result<Response, Problem> {
     let key = key_of(uri)?;
     let parameters = parameters(app, uri, Operation::Read)?;
-    let read = app.coordinator.read(head(id, &parameters), &key, parameters.wanted()).await;
-    let object = read.map_err(|error| Problem::from_request(&error, &key))?;
-    match object {
-        None => Err(Problem::no_such_key(&key, None)),
-        Some(object) => show(app, &key, &object),
+    Ok(read(app, head(id, &parameters), &key, parameters.wanted()).await?.into_response())
+}
+
+/// Reads `key`.
+///
+/// # Errors
+/// 404, 503, 504.
+pub(super) async fn read(
+    app: &App,
+    head: RequestHead,
+    key: &Key,
+    wanted: Wanted,
+) -> Result<Answer, Problem> {
+    let read = app.coordinator.read(head, key, wanted).await;
+    match read.map_err(|error| Problem::from_request(&error, key))? {
+        None => Err(Problem::no_such_key(key, None)),
+        Some(object) => show(app, key, &object),
     }
 }
 
@@ -90,17 +99,30 @@ async fn put(app: &App, id: u64, request: Request<Incoming>) -> Result<Response,
     let head = head(id, &parameters);
     let limit = app.config.limits.pair_bytes;
     let allowed = Duration::from_millis(app.config.timeouts.body_read_ms);
-    let value = read_body(body, limit, allowed).await?;
-    if pair_bytes(&key, &value) > limit {
+    let value = read_body(body, limit, allowed, Problem::pair_too_large).await?;
+    let content = content_of(app, &key, &value)?;
+    let intent = Intent { seen, newest_ms, content, expires_at_ms: expiry(parameters.ttl) };
+    Ok(write(app, head, &key, intent, parameters.wanted()).await?.into_response())
+}
+
+/// `value` as it is to be stored under `key`.
+///
+/// # Errors
+/// 413: the pair is too large. 400: it is not JSON.
+pub(super) fn content_of(app: &App, key: &Key, value: &[u8]) -> Result<Content, Problem> {
+    let limit = app.config.limits.pair_bytes;
+    // Copied, so that what is kept does not pin the connection's read buffer.
+    let value = Bytes::copy_from_slice(value);
+    if pair_bytes(key, &value) > limit {
         return Err(Problem::pair_too_large(limit));
     }
     check_json(&value)?;
-    let expires_at_ms =
-        parameters.ttl.map(|ttl| time::wall_clock_ms().saturating_add(ttl.as_millis() as u64));
-    // Copied, so that what is kept does not pin the connection's read buffer.
-    let content = Content::Value(Bytes::copy_from_slice(&value));
-    write(app, head, &key, Intent { seen, newest_ms, content, expires_at_ms }, parameters.wanted())
-        .await
+    Ok(Content::Value(value))
+}
+
+/// When what is written now with this time to live expires, in Unix milliseconds.
+pub(super) fn expiry(ttl: Option<Duration>) -> Option<u64> {
+    ttl.map(|ttl| time::wall_clock_ms().saturating_add(ttl.as_millis() as u64))
 }
 
 /// Writes a tombstone.
@@ -109,16 +131,20 @@ async fn delete(app: &App, id: u64, uri: &Uri, headers: &HeaderMap) -> Result<Re
     let parameters = parameters(app, uri, Operation::Delete)?;
     let (seen, newest_ms) = context_of(headers, &key)?;
     let intent = Intent { seen, newest_ms, content: Content::Tombstone, expires_at_ms: None };
-    write(app, head(id, &parameters), &key, intent, parameters.wanted()).await
+    Ok(write(app, head(id, &parameters), &key, intent, parameters.wanted()).await?.into_response())
 }
 
-async fn write(
+/// Writes `intent` under `key`.
+///
+/// # Errors
+/// 400, 409, 413, 503, 504.
+pub(super) async fn write(
     app: &App,
     head: RequestHead,
     key: &Key,
     intent: Intent,
     wanted: Wanted,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let written = app.coordinator.write(head, key, intent, wanted).await;
     let reply = written.map_err(|error| Problem::from_request(&error, key))?;
     let WriteReply { context, newest_ms, siblings, required, received, hinted } = reply;
@@ -126,18 +152,34 @@ async fn write(
     let body = format!(
         r#"{{"context":"{token}","acks":{{"required":{required},"received":{received},"hinted":{hinted}}},"siblings":{siblings}}}"#
     );
-    Ok(respond(StatusCode::OK, body.into(), &token))
+    Ok(Answer { what: What::Written(body), token })
 }
 
 fn context_of(headers: &HeaderMap, key: &Key) -> Result<(CausalContext, u64), Problem> {
     let Some(header) = headers.get(CAUSAL_CONTEXT) else { return Ok(Default::default()) };
     // Bytes that are not text are no token either, so the decoder says what is wrong.
-    let token = header.to_str().unwrap_or("\u{fffd}");
+    seen_by(header.to_str().unwrap_or("\u{fffd}"), key)
+}
+
+/// What a client's token for `key` says.
+///
+/// # Errors
+/// 400.
+pub(super) fn seen_by(token: &str, key: &Key) -> Result<(CausalContext, u64), Problem> {
     context_token::decode(token, key)
         .map_err(|error| Problem::bad_request("bad-context", format!("Causal-Context: {error}")))
 }
 
-async fn read_body(body: Incoming, limit: usize, allowed: Duration) -> Result<Bytes, Problem> {
+/// A body of at most `limit` bytes, that comes within `allowed`; else what `too_large` says.
+///
+/// # Errors
+/// 400, 408, 413.
+pub(super) async fn read_body(
+    body: Incoming,
+    limit: usize,
+    allowed: Duration,
+    too_large: impl Fn(usize) -> Problem,
+) -> Result<Bytes, Problem> {
     let mut collecting = Box::pin(Limited::new(body, limit).collect());
     // Most bodies arrive with their head; only the others need a timer.
     let collected = match (&mut collecting).now_or_never() {
@@ -148,9 +190,7 @@ async fn read_body(body: Incoming, limit: usize, allowed: Duration) -> Result<By
     };
     match collected {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            Err(Problem::pair_too_large(limit))
-        }
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large(limit)),
         Err(error) => {
             let detail = format!("the body could not be read: {error}");
             Err(Problem::bad_request("bad-body", detail))
@@ -185,16 +225,69 @@ fn token_of(app: &App, key: &Key, object: &Object) -> String {
     context_token::encode(object.context(), newest_ms, key)
 }
 
-/// Answers with one value, with siblings, or with nothing.
-fn show(app: &App, key: &Key, object: &Object) -> Result<Response, Problem> {
+/// What a request for a key is answered with, if it is no problem.
+#[derive(Debug)]
+pub(super) struct Answer {
+    what: What,
+    token: String,
+}
+
+#[derive(Debug)]
+enum What {
+    /// One value.
+    Value(Bytes),
+    /// More than one, as the answer's body.
+    Siblings(String),
+    /// A write, as the answer's body.
+    Written(String),
+}
+
+impl Answer {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let body = match self.what {
+            What::Value(value) => Body::from(value),
+            What::Siblings(body) | What::Written(body) => body.into(),
+        };
+        respond(status, body, &self.token)
+    }
+
+    /// The fields of a JSON object that say the same, without its braces: `"value":…,"context":…` and the like.
+    pub(super) fn fields(&self) -> String {
+        match &self.what {
+            What::Value(value) => {
+                // Stored values are valid JSON and so valid UTF-8: they were checked when written.
+                let value = String::from_utf8_lossy(value);
+                format!(r#""value":{value},"context":"{}""#, self.token)
+            }
+            What::Siblings(body) | What::Written(body) => {
+                let inside = body.strip_prefix('{').and_then(|body| body.strip_suffix('}'));
+                inside.unwrap_or_default().to_owned()
+            }
+        }
+    }
+
+    /// The status of a request that has this answer.
+    pub(super) fn status(&self) -> StatusCode {
+        match self.what {
+            What::Value(_) | What::Written(_) => StatusCode::OK,
+            What::Siblings(_) => StatusCode::MULTIPLE_CHOICES,
+        }
+    }
+}
+
+/// One value, siblings, or nothing.
+///
+/// # Errors
+/// 404.
+pub(super) fn show(app: &App, key: &Key, object: &Object) -> Result<Answer, Problem> {
     let token = token_of(app, key, object);
     match object.shown(time::wall_clock_ms()).as_slice() {
         [] | [(_, None)] => Err(Problem::no_such_key(key, Some(token))),
-        [(_, Some(value))] => Ok(respond(StatusCode::OK, Body::from((*value).clone()), &token)),
+        [(_, Some(value))] => Ok(Answer { what: What::Value((*value).clone()), token }),
         siblings => {
             app.metrics.conflicts.increment();
-            let body = conflict_body(siblings, &token);
-            Ok(respond(StatusCode::MULTIPLE_CHOICES, body.into(), &token))
+            Ok(Answer { what: What::Siblings(conflict_body(siblings, &token)), token })
         }
     }
 }

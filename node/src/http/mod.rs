@@ -4,6 +4,7 @@
 //! server   accept loop, keep-alive, slow clients, drain      (bytes ⇄ requests)
 //! site     each request's way in: id, capacity, time, path   (requests ⇄ handlers)
 //! kv       GET HEAD PUT DELETE /v1/kv/{bucket}/{key}         (requests ⇄ coordinator)
+//! batch    /v1/batch                                        (many of them, side by side)
 //! cluster  /v1/cluster…        ops   /health… /metrics       (what an operator looks at)
 //! admin    /v1/admin…                                    (what an operator does)
 //! problem  every error's document, in one place     waiting   before the node serves
@@ -12,6 +13,7 @@
 //! The same bytes leave in production and in simulation. Nothing here knows how a quorum is met.
 
 pub mod admin;
+pub mod batch;
 pub mod cluster;
 pub mod date;
 pub mod io;

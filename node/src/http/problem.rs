@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -37,7 +37,7 @@ impl Problem {
         }
     }
 
-    fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.fields.insert(name.to_owned(), value.into());
         self
     }
@@ -65,6 +65,11 @@ impl Problem {
             "key and value together are over the limit of {limit} bytes: store less, or raise limits.pair_bytes"
         );
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "pair-too-large", detail).with("limit", limit)
+    }
+
+    /// 413: a batch, or its answer, is over a limit.
+    pub fn batch_too_large(detail: String) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "batch-too-large", detail)
     }
 
     /// 408: the body did not arrive in time; nothing was stored.
@@ -161,6 +166,22 @@ impl Problem {
             RequestError::Storage(_) => Self::new(unavailable, "storage-unavailable", error)
                 .retry_after(Duration::from_secs(1)),
         }
+    }
+
+    /// The response, with an `Allow` of these methods.
+    pub(super) fn allowing(self, methods: &'static str) -> Response {
+        let mut response = self.into_response();
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+        response
+    }
+
+    /// The document, with what would be the response's `Causal-Context`.
+    pub fn body_with_context(&self) -> Value {
+        let mut body = self.body();
+        if let Some(token) = &self.context {
+            body["context"] = json!(token);
+        }
+        body
     }
 
     /// The document.

@@ -107,10 +107,10 @@ pub fn parse(
                 parameters.timeout = Duration::from_millis(ms);
             }
             ("ttl", Operation::Put) => {
-                let seconds = number().filter(|s| (1..=TTL_MAX_S).contains(s));
+                let seconds = number();
                 let seconds =
                     seconds.ok_or_else(|| wrong("use a number of seconds, at least 1"))?;
-                parameters.ttl = Some(Duration::from_secs(seconds));
+                parameters.ttl = Some(ttl(seconds)?);
             }
             _ => {
                 let detail =
@@ -123,6 +123,36 @@ pub fn parse(
         .of(replicas)
         .map_err(|error| Problem::bad_request("bad-parameter", format!("r or w {error}")))?;
     Ok(parameters)
+}
+
+/// A time to live.
+///
+/// # Errors
+/// 400: none, or more than a hundred years.
+pub fn ttl(seconds: u64) -> Result<Duration, Problem> {
+    if !(1..=TTL_MAX_S).contains(&seconds) {
+        let detail = format!("ttl={seconds} is not allowed: use a number of seconds, at least 1");
+        return Err(Problem::bad_request("bad-parameter", detail));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+/// Reads the parameters of a batch: of its reads and of its writes.
+///
+/// # Errors
+/// As [`parse`].
+pub fn batch(
+    query: Option<&str>,
+    config: &Config,
+    replicas: u8,
+) -> Result<(Parameters, Parameters), Problem> {
+    let without = |name: &str| {
+        let pairs = query.unwrap_or_default().split('&');
+        pairs.filter(|pair| !pair.starts_with(name)).collect::<Vec<_>>().join("&")
+    };
+    let reads = parse(Some(&without("w=")), Operation::Read, config, replicas)?;
+    let writes = parse(Some(&without("r=")), Operation::Delete, config, replicas)?;
+    Ok((reads, writes))
 }
 
 /// The partition that `?partition=` names; `None`: all are meant.
