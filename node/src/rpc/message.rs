@@ -51,11 +51,19 @@ pub struct RequestHead {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// From a write's coordinator, or as read repair: merge `object` into what you hold for `key` and
-    /// answer once that is durable. A lost copy costs an ack; repeating it is harmless.
+    /// answer once a client may hear of it. A lost copy costs an ack; repeating it is harmless.
     Replicate {
         /// The key.
         key: Key,
         /// All that the sender holds for it.
+        object: Arc<Object>,
+    },
+    /// From who kept `object` for this member: merge it into what you hold for `key` and answer once that is on disk,
+    /// whatever your policy of syncing, since the sender forgets it then. Repeating it is harmless.
+    HandOver {
+        /// The key.
+        key: Key,
+        /// All that the sender kept for it.
         object: Arc<Object>,
     },
     /// From a read's coordinator: what do you hold for `key`? Changes nothing.
@@ -67,7 +75,7 @@ pub enum Request {
         known: Option<u64>,
     },
     /// From a write's coordinator to a fallback: keep `object` for the member `owner`, who could not
-    /// take it, and answer once that is durable. A lost copy costs an ack; repeating it is harmless.
+    /// take it, and answer once a client may hear of it. A lost copy costs an ack; repeating it is harmless.
     Hint {
         /// The name of the member that it is for.
         owner: Arc<str>,
@@ -120,7 +128,7 @@ pub struct WriteRequest {
 /// The answer to one [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// To `Replicate` and `Hint`: merged and durable.
+    /// To `Replicate`, `HandOver` and `Hint`: merged, and as safe as they ask.
     Stored,
     /// To `Fetch` and `FetchHinted`: this is held.
     Found(Arc<Object>),
@@ -329,6 +337,11 @@ impl Request {
                 out.put_u64(*ring);
                 ask.encode(out);
             }
+            Request::HandOver { key, object } => {
+                out.put_u8(8);
+                key.encode(out);
+                object.encode(out);
+            }
         }
     }
 
@@ -352,6 +365,10 @@ impl Request {
             }
             6 => Request::FetchHinted { key: Key::decode(from)? },
             7 => Request::Exchange { ring: from.u64("ring")?, ask: Ask::decode(from)? },
+            8 => {
+                let key = Key::decode(from)?;
+                Request::HandOver { key, object: Arc::new(Object::decode(from)?) }
+            }
             _ => return Err(DecodeError::Invalid("request tag")),
         })
     }

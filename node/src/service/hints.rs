@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! a write's owner is away ──▶ keep() on a fallback ──▶ commit log        (acked: it is durable)
-//! the owner is back       ──▶ Handoff ── Replicate ──▶ owner: merged, durable ──▶ hint forgotten
+//! the owner is back       ──▶ Handoff ── HandOver ──▶ owner: merged, on disk ──▶ hint forgotten
 //! ```
 //!
 //! One task replays, to few owners at once, in key order, as fast as a [`Pacer`](crate::domain::hint)

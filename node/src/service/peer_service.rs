@@ -11,13 +11,13 @@ use super::hints;
 use super::metrics::Metrics;
 use super::replica::{Intent, Replica, ReplicaError};
 use crate::domain::key::Key;
+use crate::domain::object::Content;
 use crate::domain::object::lww::TooFarAhead;
-use crate::domain::object::{Content, Object};
 use crate::rpc::identity::PeerInfo;
 use crate::rpc::message::{Refusal, Reply, Request, RequestHead, WriteRequest};
 use crate::rpc::{Handled, Handler};
 use crate::runtime::time;
-use crate::storage::{Known, Ticket};
+use crate::storage::{Known, WriteError};
 
 /// Answers peers' requests.
 pub struct PeerService {
@@ -55,7 +55,21 @@ impl Handler for PeerService {
             Request::Replicate { key, object } => {
                 self.metrics.replicated.increment();
                 let replica = self.replica.clone();
-                Handled::Later(Box::pin(store(replica, head, key, object)))
+                Handled::Later(Box::pin(async move {
+                    match replica.store(&key, object).await {
+                        Ok(ticket) => stored(head, ticket.ackable()).await,
+                        Err(error) => refused(&error),
+                    }
+                }))
+            }
+            Request::HandOver { key, object } => {
+                let replica = self.replica.clone();
+                Handled::Later(Box::pin(async move {
+                    match replica.store(&key, object).await {
+                        Ok(ticket) => stored(head, ticket.durable()).await,
+                        Err(error) => refused(&error),
+                    }
+                }))
             }
             Request::Fetch { key, known } => {
                 self.metrics.fetched.increment();
@@ -71,7 +85,7 @@ impl Handler for PeerService {
                 let (replica, metrics) = (self.replica.clone(), self.metrics.clone());
                 Handled::Later(Box::pin(async move {
                     match hints::keep(&replica, &metrics, &owner, &key, object) {
-                        Ok(ticket) => durable(head, ticket).await,
+                        Ok(ticket) => stored(head, ticket.ackable()).await,
                         Err(error) => refused(&error),
                     }
                 }))
@@ -103,15 +117,9 @@ impl Handler for PeerService {
     }
 }
 
-async fn store(replica: Arc<Replica>, head: RequestHead, key: Key, object: Arc<Object>) -> Reply {
-    match replica.store(&key, object).await {
-        Ok(ticket) => durable(head, ticket).await,
-        Err(error) => refused(&error),
-    }
-}
-
-async fn durable(head: RequestHead, ticket: Ticket) -> Reply {
-    match time::timeout_at(head.deadline, ticket.durable()).await {
+/// Says that it is stored once `ticked` completes.
+async fn stored(head: RequestHead, ticked: impl Future<Output = Result<(), WriteError>>) -> Reply {
+    match time::timeout_at(head.deadline, ticked).await {
         Ok(Ok(())) => Reply::Stored,
         Ok(Err(error)) => refused(&ReplicaError::Write(error)),
         Err(time::Elapsed) => {
@@ -185,6 +193,7 @@ fn refused(error: &ReplicaError) -> Reply {
 fn kind(request: &Request) -> &'static str {
     match request {
         Request::Replicate { .. } => "replicate",
+        Request::HandOver { .. } => "hand over",
         Request::Fetch { .. } => "fetch",
         Request::Hint { .. } => "hint",
         Request::FetchHinted { .. } => "fetch hinted",

@@ -311,11 +311,15 @@ impl Engine {
     /// Forgets what is kept for `owner` under `key` if its [digest](Object::digest) is still `digest`,
     /// and says whether it was: it may have grown since it was sent. Soon durable; a crash before
     /// that brings the hint back.
-    pub fn remove_hint(&self, owner: &str, key: &Key, digest: u64) -> bool {
+    ///
+    /// # Errors
+    /// [`WriteError`]: the log cannot note it now, and the hint is kept.
+    pub fn remove_hint(&self, owner: &str, key: &Key, digest: u64) -> Result<bool, WriteError> {
         self.shared.remove_hint(owner, key, digest)
     }
 
-    /// Forgets every hint that last grew before `older_than_ms` (Unix milliseconds); how many.
+    /// Forgets every hint that last grew before `older_than_ms` (Unix milliseconds), as far as the log can note it now; how
+    /// many.
     pub fn expire_hints(&self, older_than_ms: u64) -> u64 {
         self.shared.expire_hints(older_than_ms)
     }

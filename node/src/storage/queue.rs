@@ -53,17 +53,26 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Completes when the write is durable under the engine's policy: with
-    /// [`SyncPolicy::Always`] once its batch was synced, with [`SyncPolicy::Interval`] at once.
-    /// While the disk fails it waits, as long as the caller does.
+    /// Completes when a client may be told that the write is stored, under the engine's policy: with
+    /// [`SyncPolicy::Always`] once it is [durable](Self::durable), with [`SyncPolicy::Interval`] at once.
+    ///
+    /// # Errors
+    /// [`WriteError::Closed`]: the engine was closed first, and the write may be lost.
+    pub async fn ackable(self) -> Result<(), WriteError> {
+        match self.shared.options.sync {
+            SyncPolicy::Interval { .. } => Ok(()),
+            SyncPolicy::Always => self.durable().await,
+        }
+    }
+
+    /// Completes when the write is on disk and synced, whatever the policy. Who forgets another copy
+    /// for the sake of this one waits for this: the other was acked long ago, and no policy allows to
+    /// lose it. While the disk fails it waits, as long as the caller does.
     ///
     /// # Errors
     /// [`WriteError::Closed`]: the engine was closed first, and the write may be lost.
     pub async fn durable(self) -> Result<(), WriteError> {
-        match self.shared.options.sync {
-            SyncPolicy::Interval { .. } => Ok(()),
-            SyncPolicy::Always => self.shared.synced(self.batch).await,
-        }
+        self.shared.synced(self.batch).await
     }
 }
 

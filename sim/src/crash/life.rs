@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
-use starling::storage::{Engine, Options, Snapshot, SyncPolicy, Ticket, TokenRange};
+use starling::storage::{Engine, Options, Snapshot, Ticket, TokenRange};
 use starling_world::disk::Disk;
 use starling_world::process::MachineId;
 use starling_world::{disk, task, time};
@@ -218,31 +218,26 @@ impl Life {
         let Some(version) = kept else { return Ok(()) };
         lock(&self.diary).note(Deed::HintEnd { owner, key });
         let digest = expect::object(key, version).digest();
-        if self.engine.remove_hint(&expect::owner(owner), &expect::key(key), digest) {
-            Ok(())
-        } else {
-            Err("the hint is not there".to_owned())
+        let ended = self.engine.remove_hint(&expect::owner(owner), &expect::key(key), digest);
+        match ended.map_err(|e| e.to_string())? {
+            true => Ok(()),
+            false => Err("the hint is not there".to_owned()),
         }
     }
 
     /// Has the diary know when the ticket's write is durable.
     fn follow(&self, ticket: Ticket, place: (u32, usize)) {
-        // Under an interval a ticket confirms at once, and a crash may lose what it confirmed.
-        if self.options.sync == SyncPolicy::Always {
-            let diary = self.diary.clone();
-            drop(task::spawn(async move {
-                if ticket.durable().await.is_ok() {
-                    lock(&diary).durable(place);
-                }
-            }));
-        }
+        let diary = self.diary.clone();
+        drop(task::spawn(async move {
+            if ticket.durable().await.is_ok() {
+                lock(&diary).durable(place);
+            }
+        }));
     }
 
     async fn wait(&self, (ticket, place): (Ticket, (u32, usize))) -> Result<(), String> {
         ticket.durable().await.map_err(|e| e.to_string())?;
-        if self.options.sync == SyncPolicy::Always {
-            lock(&self.diary).durable(place);
-        }
+        lock(&self.diary).durable(place);
         Ok(())
     }
 

@@ -59,6 +59,7 @@ fn requests() -> Vec<Request> {
         Request::Write(delete),
         Request::Hint { owner: "n2".into(), key: key(), object: object(b"{}") },
         Request::FetchHinted { key: key() },
+        Request::HandOver { key: key(), object: object(b"{}") },
     ]
 }
 
@@ -135,6 +136,7 @@ fn each_request_has_its_own_encoding() {
     0000000000000009000000000000abcd02 | 040162016b00000208
     0000000000000009000000000000abcd02 | 05026e320162016b010100000000000000aa0201000100000000000000aa02010701027b7d
     0000000000000009000000000000abcd02 | 060162016b
+    0000000000000009000000000000abcd02 | 080162016b010100000000000000aa0201000100000000000000aa02010701027b7d
     "#);
 }
 

@@ -123,7 +123,7 @@ impl Copies {
         }
         let (replica, object) = (&coordinator.replica, self.object.clone());
         match hints::keep(replica, &coordinator.metrics, owner, &self.key, object) {
-            Ok(ticket) => match ticket.durable().await {
+            Ok(ticket) => match ticket.ackable().await {
                 Ok(()) => Placed::Here,
                 Err(_closed) => Placed::Nowhere,
             },

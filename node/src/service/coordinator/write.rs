@@ -172,7 +172,7 @@ impl Coordinator {
 
     /// The copy on this node's own disk.
     async fn own_copy(&self, ticket: Ticket, hinted: bool) -> Placed {
-        match ticket.durable().await {
+        match ticket.ackable().await {
             Ok(()) if hinted => Placed::Fallback,
             Ok(()) => Placed::Home,
             Err(_closed) => Placed::Nowhere,

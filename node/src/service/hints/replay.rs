@@ -337,7 +337,7 @@ impl Replay {
             deadline: now + self.options.ack_timeout,
         };
         let Hint { key, object, .. } = hint;
-        let request = Request::Replicate { key: key.clone(), object: object.clone() };
+        let request = Request::HandOver { key: key.clone(), object: object.clone() };
         let re_resolved = to_owner.is_none();
         let digest = object.digest();
         let bytes = key.size_bytes() + object.size_bytes();
@@ -363,17 +363,21 @@ impl Replay {
         let crowded = self.courtesy.is_crowded(now, self.owners.foreground_latency());
         let Some(session) = self.sessions.get_mut(&owner) else { return };
         session.flying.remove(&key);
-        match result {
-            Ok(()) => session.pacer.delivered(now, sent, crowded),
+        let engine = self.shared.replica.engine();
+        let forget = |()| engine.remove_hint(&owner, &key, digest).map_err(here_failed);
+        match result.and_then(forget) {
+            Ok(forgotten) => {
+                session.pacer.delivered(now, sent, crowded);
+                if !forgotten {
+                    // It grew meanwhile, so it has another digest: it stays, and is sent again.
+                    return;
+                }
+            }
             Err(error) => {
                 session.pacer.failed(now, sent);
                 tracing::debug!(%owner, %key, %error, "a hint was not delivered, and is kept");
                 return;
             }
-        }
-        // A hint that grew meanwhile has another digest, stays, and is sent again.
-        if !self.replica().engine().remove_hint(&owner, &key, digest) {
-            return;
         }
         self.metrics.hints_delivered.increment();
         let (token, owner) = (key.token().0, owner_token(&owner));

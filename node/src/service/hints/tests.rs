@@ -142,7 +142,7 @@ struct Serves(Arc<Member>);
 
 impl Handler for Serves {
     fn handle(&self, _: RequestHead, _: &PeerInfo, request: Request) -> Handled {
-        let Request::Replicate { key, object } = request else {
+        let Request::HandOver { key, object } = request else {
             return Handled::Now(Reply::Absent);
         };
         Handled::Later(Box::pin(self.0.clone().store(key, object)))

@@ -61,7 +61,7 @@ fn a_fallback_never_mints_two_dots_of_one_actor() {
             let kept = replica.hinted(&key).unwrap();
             if round == 1 {
                 // Handed over and forgotten: what it minted on would be gone.
-                engine.remove_hint("n1", &key, kept.digest());
+                engine.remove_hint("n1", &key, kept.digest()).unwrap();
                 assert!(replica.hinted(&key).is_none());
             }
         }

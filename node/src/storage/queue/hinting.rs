@@ -64,14 +64,19 @@ impl Shared {
     }
 
     /// Forgets the hint if its object still has `digest`; true when it did.
-    pub(in crate::storage) fn remove_hint(&self, owner: &str, key: &Key, digest: u64) -> bool {
+    pub(in crate::storage) fn remove_hint(
+        &self,
+        owner: &str,
+        key: &Key,
+        digest: u64,
+    ) -> Result<bool, WriteError> {
         let mut state = self.state();
-        let (removed, ring) = self.end_hint(&mut state, owner, key, digest);
+        let (removed, ring) = self.end_hint(&mut state, owner, key, digest)?;
         drop(state);
         if ring {
             self.work.notify_one();
         }
-        removed
+        Ok(removed)
     }
 
     /// Forgets the hints that are older than `older_than_ms`; how many.
@@ -83,11 +88,10 @@ impl Shared {
             let mut rings = false;
             let mut ended = 0;
             for (owner, Hint { key, object, .. }) in &stale {
-                let (removed, ring) = self.end_hint(&mut state, owner, key, object.digest());
-                if removed {
-                    event::note("hint_expired", key.token().0, name_token(owner));
-                }
-                ended += usize::from(removed);
+                let end = self.end_hint(&mut state, owner, key, object.digest());
+                let Ok((true, ring)) = end else { break };
+                event::note("hint_expired", key.token().0, name_token(owner));
+                ended += 1;
                 rings |= ring;
             }
             drop(state);
@@ -95,7 +99,7 @@ impl Shared {
                 self.work.notify_one();
             }
             expired += ended as u64;
-            // Fewer than asked for: there are no more, or the engine was closed.
+            // Fewer than asked for: there are no more, or the log takes no more now.
             if ended < HINT_STEP {
                 return expired;
             }
@@ -103,15 +107,24 @@ impl Shared {
     }
 
     /// Forgets a hint; whether it was the one, and whether the writer must hear of it.
-    fn end_hint(&self, state: &mut State, owner: &str, key: &Key, digest: u64) -> (bool, bool) {
-        if state.closing || !state.hints.remove(owner, key, digest) {
-            return (false, false);
-        }
+    ///
+    /// # Errors
+    /// [`WriteError`]: the log cannot note the end now, so the hint is kept. Else others would take its room, and a
+    /// restart, which brings it back, would find more than there may be.
+    fn end_hint(
+        &self,
+        state: &mut State,
+        owner: &str,
+        key: &Key,
+        digest: u64,
+    ) -> Result<(bool, bool), WriteError> {
         let bytes_max = RECORD_OVERHEAD_BYTES + owner.len() + key.size_bytes();
-        // Without the record a restart brings the hint back and replays it again: no harm.
-        let admitted = state.admit(bytes_max, &self.options).is_ok();
+        state.admit(bytes_max, &self.options)?;
+        if !state.hints.remove(owner, key, digest) {
+            return Ok((false, false));
+        }
         let push = |out: &mut BytesMut| Record::encode_hint_done(owner, key, digest, out);
-        (true, admitted && state.push(bytes_max, false, &self.options, push))
+        Ok((true, state.push(bytes_max, false, &self.options, push)))
     }
 
     /// Hints of `owner` behind `after`, until they weigh `limit_bytes`; one at least, if there is one.

@@ -212,7 +212,7 @@ fn an_interval_confirms_at_once_and_writes_later() {
         let sync = SyncPolicy::Interval { every: Duration::from_millis(10) };
         let engine = open(dir.path(), Options { sync, ..plain() }).await;
         for n in 0..100 {
-            put(&engine, n, "value").await;
+            engine.put(&key(n), object("value")).unwrap().ackable().await.unwrap();
         }
         while engine.stats().records < 100 {
             time::sleep(Duration::from_millis(1)).await;

@@ -97,12 +97,12 @@ fn a_hint_that_grew_is_not_removed_for_what_it_was() {
         let (a, b) = (written(1, "a"), written(2, "b"));
         hint(&engine, "n2", 1, a.clone(), 1).await;
         hint(&engine, "n2", 1, b.clone(), 1).await;
-        assert!(!engine.remove_hint("n2", &key(1), a.digest()));
-        assert!(!engine.remove_hint("n3", &key(1), a.digest()));
+        assert!(!engine.remove_hint("n2", &key(1), a.digest()).unwrap());
+        assert!(!engine.remove_hint("n3", &key(1), a.digest()).unwrap());
         let both = merged(&[a, b]);
         assert_eq!(engine.hinted(&key(1)), Some(both.clone()));
-        assert!(engine.remove_hint("n2", &key(1), both.digest()));
-        assert!(!engine.remove_hint("n2", &key(1), both.digest()));
+        assert!(engine.remove_hint("n2", &key(1), both.digest()).unwrap());
+        assert!(!engine.remove_hint("n2", &key(1), both.digest()).unwrap());
         assert!(kept(&engine).is_empty());
         engine.close().await.unwrap();
         assert!(kept(&open(dir.path(), plain()).await).is_empty());
@@ -119,17 +119,17 @@ fn the_end_of_a_hint_waits_for_a_write_and_costs_no_sync_of_its_own() {
         }
         let syncs = engine.stats().syncs;
         for n in 0..10 {
-            assert!(engine.remove_hint("n2", &key(n), object("hinted").digest()));
+            assert!(engine.remove_hint("n2", &key(n), object("hinted").digest()).unwrap());
         }
         // Nobody waits for them: there is nothing that a barrier has to wait for.
         engine.barrier().durable().await.unwrap();
         put(&engine, 1, "one").await;
         let stats = engine.stats();
         assert!(stats.syncs <= syncs + 2, "{stats:?}");
-        engine.remove_hint("n2", &key(1), 0);
+        engine.remove_hint("n2", &key(1), 0).unwrap();
         // Without company they go by themselves.
         hint(&engine, "n2", 1, object("hinted"), 1).await;
-        engine.remove_hint("n2", &key(1), object("hinted").digest());
+        engine.remove_hint("n2", &key(1), object("hinted").digest()).unwrap();
         while engine.stats().pending_bytes > 0 {
             time::sleep(Duration::from_millis(1)).await;
         }
@@ -148,7 +148,7 @@ fn a_node_that_takes_nothing_but_hints_keeps_a_short_log() {
             for n in 0..6 {
                 let new = written(round, &format!("{n}-{round:0>300}"));
                 if let Some(old) = all_hints(&engine, "n2", 1).iter().find(|h| h.key == key(n)) {
-                    assert!(engine.remove_hint("n2", &key(n), old.object.digest()));
+                    assert!(engine.remove_hint("n2", &key(n), old.object.digest()).unwrap());
                 }
                 logged += new.size_bytes() as u64;
                 hint(&engine, "n2", n, new, round).await;
@@ -193,7 +193,7 @@ fn hints_past_the_limit_are_refused_and_nothing_changes() {
         assert!(matches!(other, Err(WriteError::HintsFull { .. })), "{other:?}");
         assert_eq!(engine.hinted(&key(0)), Some(object("value")));
         put(&engine, 1, "data").await;
-        assert!(engine.remove_hint("n2", &key(0), object("value").digest()));
+        assert!(engine.remove_hint("n2", &key(0), object("value").digest()).unwrap());
         hint(&engine, "n3", 0, object("value"), 1).await;
         engine.close().await.unwrap();
 
@@ -235,7 +235,8 @@ fn a_closed_engine_takes_no_hint() {
             let refused = engine.put_hint("n2", &key(1), object(value), 1);
             assert!(matches!(refused, Err(WriteError::Closed)), "{refused:?}");
         }
-        assert!(!engine.remove_hint("n2", &key(1), object("one").digest()));
+        let refused = engine.remove_hint("n2", &key(1), object("one").digest());
+        assert_eq!(refused, Err(WriteError::Closed));
     });
 }
 
@@ -279,10 +280,17 @@ async fn follow(steps: Vec<Step>) {
             Step::Remove { owner, key: n } => {
                 let held = model.remove(&(name(owner), key(n)));
                 let digest = held.as_ref().map_or(0, |(object, _)| object.digest());
-                assert_eq!(engine.remove_hint(&name(owner), &key(n), digest), held.is_some());
+                assert_eq!(
+                    engine.remove_hint(&name(owner), &key(n), digest).unwrap(),
+                    held.is_some()
+                );
             }
             Step::RemoveOther { owner, key: n } => {
-                assert!(!engine.remove_hint(&name(owner), &key(n), written(99, "other").digest()));
+                assert!(
+                    !engine
+                        .remove_hint(&name(owner), &key(n), written(99, "other").digest())
+                        .unwrap()
+                );
             }
             Step::Expire { older_than_ms } => {
                 let before = model.len();

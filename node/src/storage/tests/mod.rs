@@ -12,6 +12,7 @@ mod tables;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,13 +119,20 @@ async fn settle(engine: &Engine) {
 type Image = BTreeMap<String, Vec<u8>>;
 
 async fn image(dir: &Path) -> Image {
-    let mut files = Image::new();
-    for entry in fs::read_dir(dir).await.unwrap() {
-        let file = File::open(&dir.join(&entry.name), OpenMode::Read).await.unwrap();
-        let bytes = file.read_at(0, entry.len as usize).await.unwrap();
-        files.insert(entry.name, bytes.to_vec());
+    'again: loop {
+        let mut files = Image::new();
+        for entry in fs::read_dir(dir).await.unwrap() {
+            let file = match File::open(&dir.join(&entry.name), OpenMode::Read).await {
+                Ok(file) => file,
+                // What an engine needs no more it removes, sooner or later.
+                Err(gone) if gone.kind() == ErrorKind::NotFound => continue 'again,
+                Err(error) => panic!("{}: {error}", entry.name),
+            };
+            let bytes = file.read_at(0, entry.len as usize).await.unwrap();
+            files.insert(entry.name, bytes.to_vec());
+        }
+        return files;
     }
-    files
 }
 
 /// A new folder with these files.

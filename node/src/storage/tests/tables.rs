@@ -120,7 +120,7 @@ fn hints_outlive_the_segments_that_held_them() {
             let ticket = engine.put_hint("n2", &key(n), object("kept"), 5).unwrap();
             ticket.durable().await.unwrap();
         }
-        assert!(engine.remove_hint("n2", &key(0), object("kept").digest()));
+        assert!(engine.remove_hint("n2", &key(0), object("kept").digest()).unwrap());
         fill(&engine, 2000, &"x".repeat(100)).await;
         settle(&engine).await;
         let files = image(dir.path()).await;
