@@ -23,6 +23,7 @@ pub const NODE: &[&str] = &[
     "hints_carried",
     "http_connection_timed_out",
     "identity_renewed",
+    "listing_in_doubt",
     "log_recovered",
     "log_released",
     "log_stalled",

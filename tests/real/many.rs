@@ -1,4 +1,4 @@
-//! Many keys at once: keys in conflict, buckets where the last write wins.
+//! Many keys at once: keys in conflict, buckets where the last write wins, batches, listings.
 
 use starling::client::Request;
 use starling::config::Conflicts;
@@ -130,6 +130,67 @@ fn a_batch_answers_each_operation_as_if_it_had_come_alone() {
         }
         let all = json(&cluster.send(0, batch(&many[1..])).await);
         assert_eq!(all["results"].as_array().unwrap().len(), 1_000);
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn the_keys_of_a_tag_are_listed_in_order_page_by_page() {
+    story(async {
+        let small = |config: &mut starling::config::Config| config.storage.memtable_bytes = 4096;
+        let cluster = Cluster::start(3, small).await;
+        let name = |at: usize| format!("{{user:1}}/order/{at:03}");
+        let target = |key: &str| starling::client::kv_target("shop", key, &[]);
+        for at in 0..60 {
+            let put = Request::put(target(&name(at)), format!("\"{at} {}\"", "x".repeat(200)));
+            assert_eq!(cluster.send(at % 3, put).await.status, 200);
+        }
+        cluster.send(0, Request::put(target("{user:1}/other"), "1")).await;
+        cluster.send(0, Request::put(target("{user:2}/order/1"), "1")).await;
+        let gone = cluster.send(0, Request::get(target(&name(7)))).await;
+        cluster.send(1, Request::delete(target(&name(7))).with_context(gone.context)).await;
+        cluster.send(2, Request::put(target(&name(8)), "2")).await;
+
+        let wanted: Vec<String> = (0..60).filter(|at| *at != 7).map(name).collect();
+        for reverse in [false, true] {
+            let mut listed = Vec::new();
+            let mut start = String::new();
+            loop {
+                let page = format!(
+                    "/v1/kv/shop?prefix=%7Buser:1%7D/order/&limit=7&reverse={reverse}&r=all{start}"
+                );
+                let page = cluster.send(listed.len() % 3, Request::get(page)).await;
+                assert_eq!(page.status, 200);
+                let page = json(&page);
+                let items = page["items"].as_array().unwrap();
+                assert!(items.len() <= 7);
+                for item in items {
+                    let key = item["key"].as_str().unwrap().to_owned();
+                    assert!(item["context"].is_string());
+                    let siblings = item["siblings"].as_array().map(Vec::len);
+                    assert_eq!(siblings, (key == name(8)).then_some(2), "{item}");
+                    listed.push(key);
+                }
+                let Some(next) = page["next"].as_str() else { break };
+                start = format!("&start={}", next.replace('{', "%7B").replace('}', "%7D"));
+            }
+            if reverse {
+                listed.reverse();
+            }
+            assert_eq!(listed, wanted, "reverse={reverse}");
+        }
+        for (wrong, kind) in [
+            ("", "bad-prefix"),
+            ("?prefix=a", "bad-prefix"),
+            ("?prefix=%7Ba", "bad-prefix"),
+            ("?prefix=%7Ba%7D&start=b", "bad-parameter"),
+            ("?prefix=%7Ba%7D&limit=1001", "bad-parameter"),
+            ("?prefix=%7Ba%7D&w=1", "unknown-parameter"),
+        ] {
+            let refused = cluster.send(0, Request::get(format!("/v1/kv/shop{wrong}"))).await;
+            assert_eq!((refused.status, &json(&refused)["type"]), (400, &kind.into()), "{wrong}");
+        }
+        assert_eq!(cluster.send(0, Request::put("/v1/kv/shop", "1")).await.status, 405);
         cluster.stop().await;
     });
 }

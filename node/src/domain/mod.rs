@@ -34,6 +34,7 @@ pub mod codec;
 pub mod context_token;
 pub mod hint;
 pub mod key;
+pub mod listing;
 pub mod membership;
 pub mod merkle;
 pub mod mint;

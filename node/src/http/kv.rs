@@ -48,6 +48,11 @@ pub fn is_key(path: &str) -> bool {
     names.is_some_and(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
 }
 
+/// The bucket, still percent-encoded, when `path` names one and no key.
+pub fn bucket_of(path: &str) -> Option<&str> {
+    path.strip_prefix(PREFIX).filter(|bucket| !bucket.is_empty() && !bucket.contains('/'))
+}
+
 /// Answers a request for a key.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 //! site     each request's way in: id, capacity, time, path   (requests ⇄ handlers)
 //! kv       GET HEAD PUT DELETE /v1/kv/{bucket}/{key}         (requests ⇄ coordinator)
 //! batch    /v1/batch                                        (many of them, side by side)
+//! list     GET /v1/kv/{bucket}                              (keys of one tag, in order)
 //! cluster  /v1/cluster…        ops   /health… /metrics       (what an operator looks at)
 //! admin    /v1/admin…                                    (what an operator does)
 //! problem  every error's document, in one place     waiting   before the node serves
@@ -18,6 +19,7 @@ pub mod cluster;
 pub mod date;
 pub mod io;
 pub mod kv;
+pub mod list;
 pub mod ops;
 pub mod problem;
 pub mod query;

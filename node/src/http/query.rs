@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use super::problem::Problem;
 use crate::config::Config;
 use crate::domain::key::Key;
+use crate::domain::listing::Listing;
 use crate::domain::quorum::Level;
 use crate::service::coordinator::Wanted;
 
@@ -237,6 +238,66 @@ pub fn conflicts(query: Option<&str>) -> Result<Conflicts, Problem> {
         }
     }
     Ok(wanted)
+}
+
+/// Reads the parameters of a listing of `bucket`: how many things are wanted of which keys, and of how many replicas. The
+/// listing's own sizes are left to the caller.
+///
+/// # Errors
+/// 400 for an unknown name, a value that is not allowed, or a prefix without a whole tag.
+pub fn listing(
+    bucket: &str,
+    query: Option<&str>,
+    config: &Config,
+    replicas: u8,
+) -> Result<(Listing, usize, Parameters), Problem> {
+    let bad = |detail: &str| Problem::bad_request("bad-parameter", detail);
+    let (mut prefix, mut start, mut limit, mut reverse) = (None, None, PAGE, false);
+    let mut rest = Vec::new();
+    for (name, value) in pairs(query)? {
+        match name {
+            "prefix" => prefix = Some(value),
+            "start" => start = Some(value),
+            "limit" => limit = page_limit(&value)?,
+            "reverse" => {
+                reverse = match value.as_str() {
+                    "true" => true,
+                    "false" => false,
+                    _ => return Err(bad("reverse is not allowed so: use true or false")),
+                };
+            }
+            "r" | "timeout_ms" => rest.push(format!("{name}={value}")),
+            _ => {
+                let detail = format!(
+                    "there is no parameter {name} here: use prefix, start, limit, reverse, r, timeout_ms"
+                );
+                return Err(Problem::bad_request("unknown-parameter", detail));
+            }
+        }
+    }
+    let untagged =
+        "keys are listed within one tag: use a prefix that holds it whole, such as prefix={user:1}";
+    let prefix = prefix.ok_or_else(|| Problem::bad_request("bad-prefix", untagged))?;
+    let prefix = named(bucket, &prefix)?;
+    if !prefix.is_tagged() {
+        return Err(Problem::bad_request("bad-prefix", untagged));
+    }
+    let after = start.map(|start| named(bucket, &start)).transpose()?;
+    if after.as_ref().is_some_and(|after| after.token() != prefix.token()) {
+        return Err(bad("start has another tag than prefix: use the next of the page before"));
+    }
+    let parameters = parse(Some(&rest.join("&")), Operation::Read, config, replicas)?;
+    Ok((Listing { prefix, after, reverse, entries: 0, bytes: 0 }, limit, parameters))
+}
+
+/// The name of a bucket in a path, percent-decoded.
+///
+/// # Errors
+/// 400 when it is not UTF-8.
+pub fn bucket_of(path: &str) -> Result<String, Problem> {
+    decoded(path).ok_or_else(|| {
+        Problem::bad_request("bad-key", "bucket is not UTF-8 after percent-decoding")
+    })
 }
 
 fn named(bucket: &str, name: &str) -> Result<Key, Problem> {

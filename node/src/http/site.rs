@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use tower_service::Service;
 
 use super::problem::Problem;
-use super::{App, REQUEST_ID, batch, kv};
+use super::{App, REQUEST_ID, batch, kv, list};
 use crate::runtime::time;
 
 /// What answers the requests of a connection. Clones are the same.
@@ -69,6 +69,14 @@ async fn admit(app: &Arc<App>, rest: &Router, request: Request<Incoming>) -> Res
             true => {
                 batch::answer(app, id, request).await.unwrap_or_else(IntoResponse::into_response)
             }
+            false => overloaded(app),
+        }
+    } else if let Some(bucket) = kv::bucket_of(request.uri().path()) {
+        let in_flight = InFlight::enter(&app.in_flight);
+        match in_flight.before < app.config.limits.requests_in_flight {
+            true => list::answer(app, id, bucket, request.method(), request.uri().query())
+                .await
+                .unwrap_or_else(IntoResponse::into_response),
             false => overloaded(app),
         }
     } else if kv::is_key(request.uri().path()) {

@@ -22,6 +22,7 @@ use super::handshake::NAME_BYTES_MAX;
 use crate::domain::causality::CausalContext;
 use crate::domain::codec::{DecodeError, Decoder, Encode};
 use crate::domain::key::Key;
+use crate::domain::listing::{Listing, Page};
 use crate::domain::merkle::message::{Answer, Ask};
 use crate::domain::object::{Content, Object};
 use crate::runtime::time::Instant;
@@ -100,6 +101,8 @@ pub enum Request {
         /// The question.
         ask: Ask,
     },
+    /// From the coordinator of a listing: which keys with a prefix do you hold? Changes nothing.
+    List(Listing),
     /// Are you there? Answered by the server itself; no handler sees it.
     Ping,
 }
@@ -145,6 +148,8 @@ pub enum Reply {
         /// The answer.
         answer: Answer,
     },
+    /// To `List`.
+    Listed(Page),
     /// To `Ping`.
     Pong,
     /// To anything: not done, or not known to be done, and why.
@@ -332,6 +337,10 @@ impl Request {
                 out.put_u8(6);
                 key.encode(out);
             }
+            Request::List(listing) => {
+                out.put_u8(9);
+                listing.encode(out);
+            }
             Request::Exchange { ring, ask } => {
                 out.put_u8(7);
                 out.put_u64(*ring);
@@ -365,6 +374,7 @@ impl Request {
             }
             6 => Request::FetchHinted { key: Key::decode(from)? },
             7 => Request::Exchange { ring: from.u64("ring")?, ask: Ask::decode(from)? },
+            9 => Request::List(Listing::decode(from)?),
             8 => {
                 let key = Key::decode(from)?;
                 Request::HandOver { key, object: Arc::new(Object::decode(from)?) }
@@ -441,6 +451,10 @@ impl Reply {
                 out.put_varint(u64::from(written.siblings));
                 out.put_slice(&[written.required, written.received, written.hinted]);
             }
+            Reply::Listed(page) => {
+                out.put_u8(8);
+                page.encode(out);
+            }
             Reply::Refused(refusal) => {
                 out.put_u8(6);
                 refusal.encode(out);
@@ -476,6 +490,7 @@ impl Reply {
                 };
                 Reply::Exchanged { crowded, answer: Answer::decode(from)? }
             }
+            8 => Reply::Listed(Page::decode(from)?),
             _ => return Err(DecodeError::Invalid("reply tag")),
         })
     }

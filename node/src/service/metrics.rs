@@ -127,6 +127,7 @@ counters! {
     conflicts "starling_conflicts" "Reads answered with siblings.",
     many_siblings "starling_many_siblings" "Writes that left a key with as many siblings as limits.siblings_warn.",
     too_many_siblings "starling_too_many_siblings" "Writes refused at the sibling limit.",
+    listings "starling_listings" "Pages of listings coordinated here.",
     batches "starling_batches" "Batches answered.",
     batch_operations "starling_batch_operations" "Operations of batches.",
     replicated "starling_replicated" "Objects merged for other coordinators.",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use super::anti_entropy::answering::Answering;
+use super::coordinator::list;
 use super::coordinator::{Coordinator, RequestError, Wanted};
 use super::gossip::Gossip;
 use super::hints;
@@ -92,6 +93,10 @@ impl Handler for PeerService {
             }
             Request::FetchHinted { key } => {
                 Handled::Now(self.replica.engine().hinted(&key).map_or(Reply::Absent, Reply::Found))
+            }
+            Request::List(listing) => {
+                let replica = self.replica.clone();
+                Handled::Later(Box::pin(async move { list::page(&replica, &listing).await }))
             }
             Request::Exchange { ring, ask } => {
                 let answering = self.answering.clone();
@@ -198,6 +203,7 @@ fn kind(request: &Request) -> &'static str {
         Request::Hint { .. } => "hint",
         Request::FetchHinted { .. } => "fetch hinted",
         Request::Write(_) => "write",
+        Request::List(_) => "list",
         Request::Exchange { .. } => "exchange",
         Request::Ping => "ping",
     }

@@ -10,6 +10,7 @@
 //! the fsync: readers may see a write that is not durable yet, but nobody is told that it is. A merge
 //! that changes nothing is acked behind a barrier for the same reason.
 
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use super::anti_entropy::trees::Trees;
 use crate::domain::causality::{CausalContext, Dot};
 use crate::domain::key::Key;
+use crate::domain::listing::{Listing, Page};
 use crate::domain::mint::{EpochsExhausted, Minter};
 use crate::domain::object::lww::{self, TooFarAhead};
 use crate::domain::object::{Content, Object, Sibling};
@@ -31,6 +33,9 @@ const KEY_LOCKS: usize = 1024;
 
 /// Reserve the next block of epochs when so few are left.
 const EPOCHS_LOW: u64 = 1 << 16;
+
+/// What a listing reads at a time, in bytes.
+const LIST_STEP_BYTES: usize = 64 << 10;
 
 /// Why a replica did not do what it was asked. Unless said otherwise nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -178,6 +183,40 @@ impl Replica {
     /// [`ReplicaError::Read`].
     pub async fn read(&self, key: &Key) -> Result<Known, ReplicaError> {
         Ok(self.engine.known(key).await?)
+    }
+
+    /// What this replica holds of the keys that `listing` asks for; `None`: it cannot vouch for that. Each key is as it was
+    /// at some moment of the call, so what was acked before it began is there.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Read`].
+    pub async fn list(&self, listing: &Listing) -> Result<Option<Page>, ReplicaError> {
+        let token = listing.prefix.token();
+        let (mut low, mut high) = listing.bounds();
+        let mut page = Page::default();
+        let (most, mut left) = (listing.entries.max(1) as usize, listing.bytes.max(1) as usize);
+        while page.entries.len() < most && left > 0 {
+            // Small steps: the rest of what is read is thrown away.
+            let step = left.min(LIST_STEP_BYTES);
+            let entries = match listing.reverse {
+                false => self.engine.scan(low.clone(), high.clone(), step).await?,
+                true => self.engine.scan_back(low.clone(), high.clone(), step).await?,
+            };
+            let Some((last, _)) = entries.last() else { break };
+            match listing.reverse {
+                false => low = Bound::Excluded(last.clone()),
+                true => high = Bound::Excluded(last.clone()),
+            }
+            let weight =
+                |(key, object): &(Key, Arc<Object>)| key.size_bytes() + object.size_bytes();
+            left = left.saturating_sub(entries.iter().map(weight).sum());
+            page.entries.extend(entries);
+        }
+        page.more = page.entries.len() >= most || left == 0;
+        page.entries.truncate(most);
+        // Asked last: what a scan leaves out for damage is in doubt by then.
+        let doubtful = self.engine.doubts().iter().any(|range| range.contains(token));
+        Ok((!doubtful).then_some(page))
     }
 
     /// Mints a dot for `intent` and logs the result. Only a home replica of the key may do this.

@@ -40,6 +40,11 @@ fn write() -> WriteRequest {
     }
 }
 
+fn listing(after: Option<Key>, reverse: bool) -> Listing {
+    let prefix = Key::new("b", "{t}").unwrap();
+    Listing { prefix, after, reverse, entries: 3, bytes: 300 }
+}
+
 fn requests() -> Vec<Request> {
     let delete = WriteRequest {
         content: Content::Tombstone,
@@ -59,6 +64,8 @@ fn requests() -> Vec<Request> {
         Request::Write(delete),
         Request::Hint { owner: "n2".into(), key: key(), object: object(b"{}") },
         Request::FetchHinted { key: key() },
+        Request::List(listing(None, true)),
+        Request::List(listing(Some(key()), false)),
         Request::HandOver { key: key(), object: object(b"{}") },
     ]
 }
@@ -79,6 +86,7 @@ fn replies() -> Vec<Reply> {
         Reply::Same,
         Reply::Absent,
         Reply::Written(written),
+        Reply::Listed(Page { entries: vec![(key(), object(b"{}"))], more: true }),
     ];
     let refusals = [
         Refusal::Overloaded { retry_after_ms: 100 },
@@ -136,6 +144,8 @@ fn each_request_has_its_own_encoding() {
     0000000000000009000000000000abcd02 | 040162016b00000208
     0000000000000009000000000000abcd02 | 05026e320162016b010100000000000000aa0201000100000000000000aa02010701027b7d
     0000000000000009000000000000abcd02 | 060162016b
+    0000000000000009000000000000abcd02 | 090162037b747d0103ac02
+    0000000000000009000000000000abcd02 | 090162037b747d020162016b03ac02
     0000000000000009000000000000abcd02 | 080162016b010100000000000000aa0201000100000000000000aa02010701027b7d
     "#);
 }
@@ -158,6 +168,7 @@ fn each_reply_has_its_own_encoding() {
     03
     04
     050100000000000000aa020100ac02ac02020301
+    0801010162016b010100000000000000aa0201000100000000000000aa02010701027b7d
     060064
     0601096469736b2066756c6c
     0602

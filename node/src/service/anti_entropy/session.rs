@@ -208,6 +208,7 @@ impl Session {
             | Reply::Same
             | Reply::Absent
             | Reply::Written(_)
+            | Reply::Listed(_)
             | Reply::Pong => Err(Broken::Strange.into()),
         }
     }

@@ -6,6 +6,7 @@
 //! PUT   a home replica coordinates: mint and log here, place a copy with every other home (or with
 //!       somebody who keeps it for a home that is away), answer after W durable acks.       write, place
 //!       Any other node forwards to the first home that takes it.                           forward
+//! list  a page of keys from each of R home replicas; merge; answer; repair.                   list
 //! ```
 //!
 //! A request that is not sloppy is met by home replicas alone. A sloppy one (the default) counts fallbacks
@@ -20,6 +21,7 @@
 
 mod error;
 mod forward;
+pub(in crate::service) mod list;
 mod place;
 mod read;
 mod write;

@@ -29,9 +29,18 @@ use crate::storage::Known;
 
 /// Whom to ask, and as what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+pub(super) enum Source {
     Home(NodeIndex),
     Fallback(NodeIndex),
+}
+
+impl Source {
+    /// The node.
+    pub(super) fn node(self) -> NodeIndex {
+        match self {
+            Self::Home(node) | Self::Fallback(node) => node,
+        }
+    }
 }
 
 /// What a read asks and knows.
@@ -94,7 +103,7 @@ impl Coordinator {
     }
 
     /// Whom to ask, the first last.
-    fn sources(&self, key: &Key, sloppy: bool) -> Vec<Source> {
+    pub(super) fn sources(&self, key: &Key, sloppy: bool) -> Vec<Source> {
         let cluster = &self.cluster;
         let home = cluster.home(key);
         let others = |from: usize| {
@@ -177,7 +186,13 @@ impl Coordinator {
     }
 
     /// Sends the merge to those who lack part of it, in the background.
-    fn repair(&self, request_id: u64, key: &Key, home: &[NodeIndex], answer: &ReadAnswer) {
+    pub(super) fn repair(
+        &self,
+        request_id: u64,
+        key: &Key,
+        home: &[NodeIndex],
+        answer: &ReadAnswer,
+    ) {
         let Some(object) = &answer.object else { return };
         for &node in answer.stale.iter().filter(|&node| home.contains(node)) {
             let Some(permit) = self.stay() else { continue };

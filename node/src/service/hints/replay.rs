@@ -443,6 +443,7 @@ async fn deliver(
             | Reply::Same
             | Reply::Absent
             | Reply::Written(_)
+            | Reply::Listed(_)
             | Reply::Exchanged { .. }
             | Reply::Pong => {
                 return Err(DeliveryError::Strange);
