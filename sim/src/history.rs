@@ -227,6 +227,9 @@ pub struct Got {
     pub deleted_shown: bool,
     /// Whether a token came along. A 404 with one says that a tombstone is known.
     pub context: bool,
+    /// A listing passed over the key: there is nothing, or it is deleted.
+    #[serde(default)]
+    pub passed_over: bool,
 }
 
 /// A key after healing.

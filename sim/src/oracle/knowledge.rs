@@ -199,7 +199,11 @@ impl<'a> KeyView<'a> {
 
     fn answer(&mut self, op: &'a Operation, got: &'a Got) {
         let horizon = self.attempts.len();
-        let items = items(got);
+        let mut items = items(got);
+        // A key that a listing passes over is deleted, or nothing is known of it.
+        if got.passed_over && !self.candidates(Item::Deleted, horizon).is_empty() {
+            items.push(Item::Deleted);
+        }
         let token = self.knows(&items, horizon);
         self.by_op.insert(op.id, Place::Reading(self.readings.len()));
         self.readings.push(Reading { op, got, items, horizon, token });

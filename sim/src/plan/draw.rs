@@ -63,6 +63,8 @@ struct Swarm {
     /// Of a hundred operations, how many name their own quorum.
     level_percent: u64,
     sloppy: Vec<Option<bool>>,
+    /// Of a hundred operations, how many are listings.
+    list_percent: u64,
     /// The node that most faults of one node strike: what one fault leaves open, such as writes on a
     /// slow disk, only another one there can turn into a loss.
     victim: Option<NodeNo>,
@@ -191,6 +193,10 @@ fn draw_clients(dice: Dice, settings: &Settings) -> Vec<ClientPlan> {
                 retry_pause_ms: die.magnitude(1, 1_000),
                 retry_elsewhere: die.chance(60),
                 patience_ms: settings.request_timeout_ms * die.pick(&[1, 2, 2, 4]) / 2,
+                batch_max: {
+                    let mut die = dice.stream("batch", client, 0);
+                    die.chance(20).then(|| die.within(2, 20) as u32)
+                },
             }
         })
         .collect()
@@ -286,6 +292,7 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
             (1, _) | (2, Shape::Damaged) => vec![Some(false)],
             (_, _) => vec![None, Some(false), Some(true)],
         },
+        list_percent: dice.stream("lists", 0, 0).weighted(&[(5, 0), (2, 3), (1, 20)]),
         victim: die.chance(50).then(|| NodeNo(die.within(1, nodes) as u32)),
     }
 }
@@ -317,6 +324,8 @@ fn draw_operation(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Operation 
         Action::Delete { context: Context::None },
     ];
     let weighted: Vec<(u64, Action)> = swarm.actions.into_iter().zip(choices).collect();
+    let mut list = dice.stream("list", 0, id);
+    let lists = list.chance(swarm.list_percent);
     let own_level = die.chance(swarm.level_percent);
     let level = die.weighted(&[
         (3, Level::Quorum),
@@ -330,12 +339,19 @@ fn draw_operation(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Operation 
         at_ms: die.within(0, plan.length.faults_ms - 1),
         client: ClientNo(die.within(1, plan.clients.len() as u64) as u32),
         node: NodeNo(die.within(1, plan.nodes.len() as u64) as u32),
-        key: key_name(key),
-        action: die.weighted(&weighted),
+        key: key_name(if lists { TAGGED } else { key }),
+        action: {
+            let single = die.weighted(&weighted);
+            let many = Action::List { limit: list.within(1, 5), reverse: list.chance(50) };
+            if lists { many } else { single }
+        },
         level: own_level.then_some(level),
         sloppy: die.pick(&swarm.sloppy),
     }
 }
+
+/// The number of a key with a tag.
+const TAGGED: u64 = 7;
 
 /// Most keys are plain; some have what trips up paths, tags and encodings.
 fn key_name(number: u64) -> String {

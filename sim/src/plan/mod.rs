@@ -272,6 +272,9 @@ pub struct ClientPlan {
     pub retry_elsewhere: bool,
     /// How long it waits for an answer before it gives up.
     pub patience_ms: u64,
+    /// So many of its reads and writes that are due within a second go in one batch; `None`: each goes alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_max: Option<u32>,
 }
 
 impl Plan {

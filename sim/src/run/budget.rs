@@ -20,8 +20,13 @@ const ANTI_ENTROPY_MS: u64 = 60_000;
 const HINT_AGE_S: u64 = 10_800;
 
 /// The manners of the observer, the client that reads every key after healing.
-pub(super) const OBSERVER: ClientPlan =
-    ClientPlan { retries: 0, retry_pause_ms: 0, retry_elsewhere: false, patience_ms: 5_000 };
+pub(super) const OBSERVER: ClientPlan = ClientPlan {
+    retries: 0,
+    retry_pause_ms: 0,
+    retry_elsewhere: false,
+    patience_ms: 5_000,
+    batch_max: None,
+};
 
 /// How long nodes may take from their start until they are ready, their logs replayed.
 pub(super) const READY_MS: u64 = 30_000;

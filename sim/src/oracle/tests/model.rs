@@ -392,7 +392,13 @@ impl Model {
             let context = !flight.merged.is_empty();
             let deleted_shown = deleted && !values.is_empty();
             token = context.then_some(flight.merged.known);
-            outcome = Outcome::Got(Got { values, strange: Vec::new(), deleted_shown, context });
+            outcome = Outcome::Got(Got {
+                values,
+                strange: Vec::new(),
+                deleted_shown,
+                context,
+                passed_over: false,
+            });
         } else {
             let Flight { siblings, acks: received, hinted, .. } = flight;
             token = Some(flight.seen);
@@ -479,7 +485,8 @@ impl Model {
             values.dedup();
             let context = !merged.is_empty();
             let deleted_shown = deleted && !values.is_empty();
-            let got = Got { values, strange: Vec::new(), deleted_shown, context };
+            let got =
+                Got { values, strange: Vec::new(), deleted_shown, context, passed_over: false };
             self.evidence.history.ops.push(Operation {
                 id,
                 client: ClientId(0),
