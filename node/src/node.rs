@@ -41,7 +41,7 @@ use crate::service::gossip::Gossip;
 use crate::service::hints::{self, Handoff};
 use crate::service::metrics::Metrics;
 use crate::service::peer_service::PeerService;
-use crate::service::replica::Replica;
+use crate::service::replica::{Replica, WriteRules};
 use crate::service::roster;
 use crate::storage::{self, Engine, OpenError, ReserveError, SyncPolicy};
 
@@ -359,8 +359,13 @@ async fn start_replica(
 ) -> Result<Arc<Replica>, ReserveError> {
     let me = ring.index_of(&config.node).filter(|&me| ring.member(me).vnodes > 0);
     let trees = me.map_or_else(Trees::none, |me| Trees::new(ring, me, engine));
-    let siblings_max = config.limits.siblings;
-    Ok(Arc::new(Replica::start_with(engine.clone(), siblings_max, Arc::new(trees)).await?))
+    let rules = WriteRules {
+        siblings_max: config.limits.siblings,
+        siblings_warn: config.limits.siblings_warn,
+        skew_max_ms: config.limits.lww_skew_ms,
+        policies: config.policies(),
+    };
+    Ok(Arc::new(Replica::start_with(engine.clone(), rules, Arc::new(trees)).await?))
 }
 
 fn start_anti_entropy(
@@ -469,7 +474,8 @@ async fn listen(what: &'static str, address: &str) -> Result<TcpListener, StartE
 
 fn local_info(config: &Config, engine: &Engine) -> LocalInfo {
     let identity = engine.identity();
-    LocalInfo::new(&config.cluster, &config.node, identity.node, identity.generation)
+    let local = LocalInfo::new(&config.cluster, &config.node, identity.node, identity.generation);
+    local.with_policies(config.policies().digest())
 }
 
 fn rpc_options(config: &Config) -> rpc::Options {

@@ -128,6 +128,9 @@ pub struct KeyInfo {
     /// Who may stand in for them when a sloppy write finds too few; empty: nobody does.
     #[serde(default)]
     pub fallbacks: Vec<NodeIndex>,
+    /// Of concurrent values the last one wins.
+    #[serde(default)]
+    pub last_write: bool,
 }
 
 /// One request of one client.
@@ -237,6 +240,9 @@ pub struct Got {
     pub deleted_shown: bool,
     /// Whether a token came along. A 404 with one says that a tombstone is known.
     pub context: bool,
+    /// A listing passed over the key: there is nothing, or it is deleted.
+    #[serde(default)]
+    pub passed_over: bool,
 }
 
 /// A key after healing.
@@ -387,6 +393,8 @@ pub struct Rules {
     /// Limits are so tight that nodes may refuse each other's requests, or close a connection just as a
     /// client uses it: no failed request is held against them.
     pub tight: bool,
+    /// Siblings that a key may have before writes are refused; `None`: not told.
+    pub siblings_max: Option<u32>,
 }
 
 impl Default for Rules {
@@ -401,6 +409,7 @@ impl Default for Rules {
             service_ns: SECOND,
             in_flight_max: u64::MAX,
             tight: false,
+            siblings_max: None,
         }
     }
 }

@@ -7,6 +7,7 @@
 mod cluster;
 mod contract;
 mod errors;
+mod many;
 mod membership;
 mod repair;
 mod server;

@@ -1,5 +1,5 @@
 //! The command line: `starling serve`, `dev`, `get`, `put`, `delete`, `status`, `config`,
-//! `snapshot`, `repair`, `fsck`, `bench`.
+//! `snapshot`, `repair`, `list`, `conflicts`, `fsck`, `bench`.
 //!
 //! Results go to stdout; everything that is said about them goes to stderr, so that pipes carry
 //! data alone. A reader that closes the pipe early ends the command in silence. Messages say what
@@ -10,9 +10,11 @@
 
 mod bench;
 mod config;
+mod conflicts;
 mod dev;
 mod fsck;
 mod keys;
+mod list;
 mod node_url;
 mod repair;
 mod serve;
@@ -91,6 +93,8 @@ enum Command {
     Put(keys::PutArgs),
     /// Delete a key
     Delete(keys::DeleteArgs),
+    /// List the keys of a tag that begin with a prefix, with their values
+    List(list::Args),
     /// Show the cluster as one of its nodes sees it
     Status(status::Args),
     /// Print an example configuration, or check a file
@@ -99,6 +103,8 @@ enum Command {
     Snapshot(snapshot::Args),
     /// Have a node compare what it holds with the other replicas now, and show how they compare
     Repair(repair::Args),
+    /// List the keys that have more than one value, of the whole cluster
+    Conflicts(conflicts::Args),
     /// Check the data folder of a node that is not running, and change nothing
     Fsck(fsck::Args),
     /// Measure throughput and latency
@@ -121,10 +127,12 @@ pub fn main() -> ExitCode {
         Command::Get(args) => keys::get(&args),
         Command::Put(args) => keys::put(&args),
         Command::Delete(args) => keys::delete(&args),
+        Command::List(args) => list::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Conflicts(args) => conflicts::run(&args),
         Command::Fsck(args) => fsck::run(&args),
         Command::Bench(args) => bench::command(args),
         Command::BenchBare(args) => bench::bare_command(args),
@@ -216,6 +224,10 @@ mod tests {
             "starling snapshot --node 127.0.0.1:8001 --name monday --json",
             "starling repair",
             "starling repair --node 127.0.0.1:8001 --partition 7 --wait --json",
+            "starling list b {t}/",
+            "starling list b {t}/ --reverse --r all --json --node http://h:1",
+            "starling conflicts",
+            "starling conflicts --node 127.0.0.1:8001 --bucket b --json",
             "starling fsck --data /tmp/x --json",
             "starling bench --spawn 3 --bare --reads 0.5",
             "starling bench --spawn 3 --rate 1000 --outage 60s",

@@ -1,7 +1,7 @@
 //! The table of every field: its path, what is allowed, its default and what it means. Reading,
 //! suggestions, environment variables and `starling config --example` all follow from it.
 //!
-//! A unit stands last in a name. `members[]` stands for every entry of the list.
+//! A unit stands last in a name. `members[]` stands for every entry of the list, `buckets{}` for every bucket.
 
 use std::fmt;
 
@@ -306,6 +306,18 @@ pub const FIELDS: &[Field] = &[
         "concurrent values of a key; more is refused with 409",
     ),
     field(
+        "limits.siblings_warn",
+        Kind::Number { min: 2, max: 10_000 },
+        Default::Number(25),
+        "concurrent values of a key from which on writes are counted and logged",
+    ),
+    field(
+        "limits.lww_skew_ms",
+        Kind::Number { min: 1, max: 31_536_000_000 },
+        Default::Number(86_400_000),
+        "a context from further ahead of this node's clock is refused where the last write wins",
+    ),
+    field(
         "limits.connections",
         Kind::Number { min: 1, max: 1_000_000 },
         Default::Number(4_096),
@@ -402,6 +414,12 @@ pub const FIELDS: &[Field] = &[
         "what healing moves at the most; it slows down while clients wait",
     ),
     field(
+        "buckets{}.conflicts",
+        Kind::Choice(&["siblings", "lww"]),
+        Default::Text("siblings"),
+        "concurrent values of a key: keep all, or the last write wins; set it before the bucket is used",
+    ),
+    field(
         "log.format",
         Kind::Choice(&["text", "json"]),
         Default::Text("text"),
@@ -433,7 +451,7 @@ pub(super) fn names_in(section: &str) -> Vec<&'static str> {
             _ => field.path.strip_prefix(section).and_then(|rest| rest.strip_prefix('.')),
         };
         let Some(rest) = rest else { continue };
-        let name = rest.split(['.', '[']).next().unwrap_or(rest);
+        let name = rest.split(['.', '[', '{']).next().unwrap_or(rest);
         if names.last() != Some(&name) {
             names.push(name);
         }
@@ -456,12 +474,13 @@ pub fn example() -> String {
             section = group;
             match group {
                 "members[]" => out.push_str(MEMBERS_EXAMPLE),
+                "buckets{}" => out.push_str(BUCKETS_EXAMPLE),
                 _ => out.push_str(&format!("\n{group}:\n")),
             }
         }
         let about = format!("{} [{}]", field.about, field.kind);
         let line = match (group, field.default) {
-            ("members[]", default) => {
+            ("members[]" | "buckets{}", default) => {
                 let default = match default {
                     Default::Required => "required".to_owned(),
                     Default::Number(number) => number.to_string(),
@@ -498,6 +517,12 @@ fn own_value(name: &str) -> &'static str {
         _ => "256",
     }
 }
+
+const BUCKETS_EXAMPLE: &str = "
+# Buckets that differ from the default, by name; the same on every node.
+# buckets:
+#   sessions: { conflicts: lww }
+";
 
 const MEMBERS_EXAMPLE: &str = "
 # Every node of the cluster; the same list on every node. Or leave it out, and say founders and seeds.

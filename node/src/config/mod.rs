@@ -25,10 +25,14 @@ use std::path::PathBuf;
 
 pub use mistakes::{ConfigErrors, Mistake};
 
+use crate::domain::policy::Policies;
 use crate::domain::quorum::Level;
 
 /// The largest value that `limits.pair_bytes` may be set to.
 pub const PAIR_BYTES_MAX: usize = 1024 * 1024;
+
+/// The most buckets that a file may name.
+pub const BUCKETS_MAX: usize = 1024;
 
 /// The most members of a cluster.
 pub const MEMBERS_MAX: usize = 1024;
@@ -80,6 +84,17 @@ pub struct Config {
     pub anti_entropy: AntiEntropy,
     /// What is logged, and how.
     pub log: Log,
+    /// What becomes of concurrent values, of the buckets that say so.
+    pub buckets: BTreeMap<String, Conflicts>,
+}
+
+/// What becomes of concurrent values of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conflicts {
+    /// All are kept until a client resolves them.
+    Siblings,
+    /// The last write wins.
+    Lww,
 }
 
 /// Where this node is reached, as `host:port`.
@@ -202,6 +217,10 @@ pub struct Limits {
     pub pair_bytes: usize,
     /// Siblings of a key that a client's write may make.
     pub siblings: usize,
+    /// Siblings of a key from which on a write is counted and logged.
+    pub siblings_warn: usize,
+    /// Milliseconds that a context may be ahead of this node's clock where the last write wins.
+    pub lww_skew_ms: u64,
     /// Open connections of clients.
     pub connections: usize,
     /// Client requests under way at one time.
@@ -328,6 +347,12 @@ impl Config {
         };
         let Advertise { rpc, http } = self.advertise.clone();
         Member { name: self.node.clone(), rpc, http, zone, vnodes }
+    }
+
+    /// The conflict policy of every bucket.
+    pub fn policies(&self) -> Policies {
+        let lww = self.buckets.iter().filter(|(_, conflicts)| **conflicts == Conflicts::Lww);
+        Policies::new(lww.map(|(name, _)| name.clone()))
     }
 
     /// The names that make the ring.

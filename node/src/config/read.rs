@@ -2,6 +2,8 @@
 //! then walk tree and field table together and gather every mistake. A wrong value is reported and
 //! read on as its default, so that one mistake never hides another.
 
+mod lists;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -105,7 +107,9 @@ fn unknown_variable(variable: &str) -> String {
         let path = field.path.replace("[]", ".0").replace('.', "__");
         format!("{ENV_PREFIX}{}", path.to_ascii_uppercase())
     };
-    let known: Vec<String> = fields::FIELDS.iter().map(spelled).collect();
+    // Names of buckets keep their letters, which a variable's name does not.
+    let settable = fields::FIELDS.iter().filter(|field| !field.path.contains("{}"));
+    let known: Vec<String> = settable.map(spelled).collect();
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     match nearest(variable, &known) {
         Some(name) => format!("names no field; did you mean {name}?"),
@@ -150,7 +154,7 @@ fn read(tree: &Map<String, Value>, mistakes: &mut Mistakes) -> Config {
         let mut at = root.section("ring", &empty);
         Ring { partitions: at.number("ring.partitions"), vnodes: at.number("ring.vnodes") }
     };
-    let members = members(&mut root, ring.vnodes);
+    let members = lists::members(&mut root, ring.vnodes);
     let own = members.iter().find(|member| member.name == node);
     let http = root.address("http", own.map(|own| &own.http));
     let rpc = root.address("rpc", own.map(|own| &own.rpc));
@@ -182,6 +186,7 @@ fn read(tree: &Map<String, Value>, mistakes: &mut Mistakes) -> Config {
     let limits = limits(&mut root.section("limits", &empty));
     let storage = storage(&mut root.section("storage", &empty));
     let log = log(&mut root.section("log", &empty));
+    let buckets = lists::buckets(&mut root);
     Config {
         cluster,
         node,
@@ -205,6 +210,7 @@ fn read(tree: &Map<String, Value>, mistakes: &mut Mistakes) -> Config {
         hints,
         anti_entropy,
         log,
+        buckets,
     }
 }
 
@@ -247,6 +253,8 @@ fn limits(at: &mut Reader<'_>) -> Limits {
     Limits {
         pair_bytes: at.number("limits.pair_bytes"),
         siblings: at.number("limits.siblings"),
+        siblings_warn: at.number("limits.siblings_warn"),
+        lww_skew_ms: at.number("limits.lww_skew_ms"),
         connections: at.number("limits.connections"),
         requests_in_flight: at.number("limits.requests_in_flight"),
         header_bytes: at.number("limits.header_bytes"),
@@ -284,48 +292,6 @@ fn log(at: &mut Reader<'_>) -> Log {
             _ => LogLevel::Info,
         },
     }
-}
-
-fn members(root: &mut Reader<'_>, vnodes_default: u32) -> Vec<Member> {
-    let allowed = format!("a list of 1 to {MEMBERS_MAX} members, each with name, rpc and http");
-    let list = match root.tree.get("members") {
-        Some(Value::Array(list)) if (1..=MEMBERS_MAX).contains(&list.len()) => list.as_slice(),
-        Some(Value::Array(list)) => {
-            let found = list.len();
-            root.mistakes.add("members", format!("found {found} members; allowed: {allowed}"));
-            &[]
-        }
-        Some(other) => {
-            let found = shown(other);
-            root.mistakes.add("members", format!("found {found}; allowed: {allowed}"));
-            &[]
-        }
-        None => &[],
-    };
-    let mut members = Vec::with_capacity(list.len());
-    for (index, entry) in list.iter().enumerate() {
-        let at = format!("members[{index}]");
-        let Value::Object(tree) = entry else {
-            let found = shown(entry);
-            root.mistakes.add(at, format!("found {found}; allowed: name, rpc, http, zone, vnodes"));
-            // Holds the place, so that the rules between fields count members as the file does.
-            members.push(default_member("", String::new(), String::new()));
-            continue;
-        };
-        let mut reader = Reader { tree, at, mistakes: root.mistakes };
-        reader.refuse_unknown("members[]");
-        members.push(Member {
-            name: reader.text("members[].name"),
-            rpc: reader.address("members[].rpc", None),
-            http: reader.address("members[].http", None),
-            zone: reader.text("members[].zone"),
-            vnodes: match tree.contains_key("vnodes") {
-                true => reader.number("members[].vnodes"),
-                false => vnodes_default,
-            },
-        });
-    }
-    members
 }
 
 /// Reads the fields of one section, at the path `at` of the file.

@@ -85,6 +85,7 @@ limits:
   peer_requests: 7
 storage: {sync: interval, segment_bytes: 4096, memtable_bytes: 5000, table_bytes: 6000,
   block_bytes: 700, cache_bytes: 0, gather_us: 50}
+buckets: {sessions: {conflicts: lww}, 'a.b c': {conflicts: siblings}, plain: {}}
 log: {format: json, level: trace}
 ";
 
@@ -102,6 +103,10 @@ fn every_field_can_be_set_in_the_file() {
     expected.threads = 4;
     (expected.zone, expected.vnodes) = ("yard".to_owned(), 9);
     expected.datacenter = "west".to_owned();
+    let buckets = [("sessions", Conflicts::Lww), ("a.b c", Conflicts::Siblings)];
+    expected.buckets = buckets.map(|(name, conflicts)| (name.to_owned(), conflicts)).into();
+    expected.buckets.insert("plain".to_owned(), Conflicts::Siblings);
+    assert_eq!(config.policies(), Policies::new(["sessions".to_owned()]));
     expected.seeds = vec!["seed.internal:81".to_owned(), "10.0.0.1:81".to_owned()];
     expected.advertise = Advertise { rpc: "out:81".to_owned(), http: "out:80".to_owned() };
     expected.gossip = Gossip {
@@ -127,6 +132,8 @@ fn every_field_can_be_set_in_the_file() {
     expected.limits = Limits {
         pair_bytes: 1_048_576,
         siblings: 7,
+        siblings_warn: 25,
+        lww_skew_ms: 86_400_000,
         connections: 8,
         requests_in_flight: 9,
         header_bytes: 8_192,
@@ -222,6 +229,20 @@ log: { level: verbose, colour: true }
 }
 
 #[test]
+fn buckets_are_checked_like_all_else() {
+    let text = format!(
+        "{SMALL}buckets: {{ a/b: {{}}, s: {{ conflict: lww }}, t: {{ conflicts: both }}, u: lww }}"
+    );
+    insta::assert_snapshot!(Config::from_yaml(&text, &no_env()).unwrap_err(), @r#"
+    4 mistakes in the configuration:
+      buckets.a/b: is no name of a bucket; allowed: 1 to 128 bytes without a slash or control characters
+      buckets.s.conflict: no such field; did you mean conflicts?
+      buckets.t.conflicts: found "both"; allowed: siblings or lww
+      buckets.u: found "lww"; allowed: conflicts
+    "#);
+}
+
+#[test]
 fn rules_between_fields_are_checked() {
     let text = format!("{SMALL}replication: {{ n: 4, w: 5 }}\ntimeouts: {{ request_max_ms: 9 }}");
     let env = env(&[("STARLING_NODE", "z")]);
@@ -300,10 +321,11 @@ fn every_path_of_the_table_is_read() {
         let text = match group {
             "" => format!("{name}: [[x]]\n"),
             "members[]" => format!("members: [{{{name}: [x]}}]\n"),
+            "buckets{}" => format!("buckets: {{a: {{{name}: [x]}}}}\n"),
             _ => format!("{group}: {{{name}: [x]}}\n"),
         };
         let errors = Config::from_yaml(&text, &no_env()).unwrap_err();
-        let path = field.path.replace("[]", "[0]");
+        let path = field.path.replace("[]", "[0]").replace("{}", ".a");
         let told = errors.mistakes.iter().filter(|mistake| mistake.path == path).count();
         assert_eq!(told, 1, "{path}: {errors}");
     }

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! base64url, no padding, of:
-//!   version (1 byte) | key's fingerprint (4) | the context's encoding | crc32 of all before (4)
+//!   version 1 (1 byte) | key's fingerprint (4) | the context's encoding | crc32 of all before (4)
+//!   version 2 (1 byte) | key's fingerprint (4) | newest stamp varint | the context's encoding | crc32 (4)
 //! ```
+//!
+//! The second is for buckets where the last write wins: no write in the context has a higher stamp ([`lww`](super::object::lww)).
 //!
 //! A token is bound to its key: a context of another key would claim writes that its holder never saw.
 //! The checksum finds tokens that were cut, mixed up or mistyped; equal contexts of one key are
@@ -18,7 +21,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::causality::CausalContext;
-use super::codec::Decoder;
+use super::codec::{Decoder, Encode as _};
 use super::key::Key;
 
 /// The longest token that is accepted, in characters: room for more than two hundred pairs of the
@@ -26,6 +29,8 @@ use super::key::Key;
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 const VERSION: u8 = 1;
+/// With a stamp.
+const STAMPED: u8 = 2;
 const CHECKSUM_BYTES: usize = 4;
 
 /// Why a token is refused. Nothing was written; the client has to get a new one.
@@ -62,32 +67,36 @@ pub enum TokenError {
     OtherKey,
 }
 
-/// The token of `context`, for `key` alone. A context so large that its token is longer than
+/// The token of `context`, for `key` alone, with the highest stamp in it if it is not 0. A context so large that its token is longer than
 /// [`TOKEN_BYTES_MAX`] is written down all the same; [`decode`] will refuse it.
-pub fn encode(context: &CausalContext, key: &Key) -> String {
-    let mut bytes = vec![VERSION];
+pub fn encode(context: &CausalContext, newest_ms: u64, key: &Key) -> String {
+    let mut bytes = vec![if newest_ms == 0 { VERSION } else { STAMPED }];
     bytes.extend_from_slice(&key.fingerprint().to_be_bytes());
+    if newest_ms > 0 {
+        bytes.put_varint(newest_ms);
+    }
     context.encode(&mut bytes);
     let checksum = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&checksum.to_be_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The context that `token` carries for `key`.
+/// The context that `token` carries for `key`, and the highest stamp in it; 0: it does not say.
 ///
 /// # Errors
 /// [`TokenError`]: the client should read the key again.
-pub fn decode(token: &str, key: &Key) -> Result<CausalContext, TokenError> {
+pub fn decode(token: &str, key: &Key) -> Result<(CausalContext, u64), TokenError> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(TokenError::TooLong(token.len()));
     }
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| TokenError::NotBase64Url)?;
     // Before the checksum: another version may have another one.
-    match bytes.first() {
-        Some(&VERSION) => {}
+    let stamped = match bytes.first() {
+        Some(&VERSION) => false,
+        Some(&STAMPED) => true,
         Some(&other) => return Err(TokenError::UnknownVersion(other)),
         None => return Err(TokenError::Damaged),
-    }
+    };
     let (body, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(TokenError::Damaged)?;
     if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
         return Err(TokenError::Damaged);
@@ -97,9 +106,14 @@ pub fn decode(token: &str, key: &Key) -> Result<CausalContext, TokenError> {
         return Err(TokenError::OtherKey);
     }
     let mut from = Decoder::new(context);
-    let context = CausalContext::decode(&mut from).map_err(|_| TokenError::Damaged)?;
-    from.finish().map_err(|_| TokenError::Damaged)?;
-    Ok(context)
+    let damaged = |_| TokenError::Damaged;
+    let newest_ms = if stamped { from.varint("stamp").map_err(damaged)? } else { 0 };
+    let context = CausalContext::decode(&mut from).map_err(damaged)?;
+    from.finish().map_err(damaged)?;
+    if stamped && newest_ms == 0 {
+        return Err(TokenError::Damaged);
+    }
+    Ok((context, newest_ms))
 }
 
 #[cfg(test)]
@@ -124,9 +138,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_carries_its_context_for_its_key_alone(context in contexts()) {
-            let token = encode(&context, &key("k"));
-            prop_assert_eq!(decode(&token, &key("k")), Ok(context));
+        fn a_token_carries_its_context_for_its_key_alone(context in contexts(), newest_ms: u64) {
+            let token = encode(&context, newest_ms, &key("k"));
+            prop_assert_eq!(decode(&token, &key("k")), Ok((context, newest_ms)));
             prop_assert_eq!(decode(&token, &key("other")), Err(TokenError::OtherKey));
         }
 
@@ -134,7 +148,7 @@ mod tests {
         fn a_flipped_bit_is_refused(
             context in contexts(), at: prop::sample::Index, bit in 0..8u8,
         ) {
-            let token = encode(&context, &key("k"));
+            let token = encode(&context, 0, &key("k"));
             // A bit of the bytes beneath the text …
             let mut bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
             let byte = at.index(bytes.len());
@@ -149,27 +163,27 @@ mod tests {
 
         #[test]
         fn a_token_that_was_cut_is_refused(context in contexts(), at: prop::sample::Index) {
-            let token = encode(&context, &key("k"));
+            let token = encode(&context, 0, &key("k"));
             prop_assert!(decode(&token[..at.index(token.len())], &key("k")).is_err());
         }
 
         #[test]
-        fn noise_never_panics(text: String, bytes: Vec<u8>) {
+        fn noise_never_panics(text: String, version in VERSION..=STAMPED, bytes: Vec<u8>) {
             prop_assert!(decode(&text, &key("k")).is_err());
             // Noise under a good head and checksum reaches the innermost decoder.
-            let mut whole = vec![VERSION];
+            let mut whole = vec![version];
             whole.extend_from_slice(&key("k").fingerprint().to_be_bytes());
             whole.extend_from_slice(&bytes);
             whole.extend_from_slice(&crc32fast::hash(&whole).to_be_bytes());
-            if let Ok(context) = decode(&URL_SAFE_NO_PAD.encode(&whole), &key("k")) {
-                prop_assert_eq!(encode(&context, &key("k")), URL_SAFE_NO_PAD.encode(&whole));
+            if let Ok((context, newest_ms)) = decode(&URL_SAFE_NO_PAD.encode(&whole), &key("k")) {
+                prop_assert_eq!(encode(&context, newest_ms, &key("k")), URL_SAFE_NO_PAD.encode(&whole));
             }
         }
     }
 
     #[test]
     fn every_refusal_says_what_to_do() {
-        let token = encode(&CausalContext::new(), &key("k"));
+        let token = encode(&CausalContext::new(), 0, &key("k"));
         insta::assert_snapshot!(token, @"AY7jbqsAAH4BLtw");
         let refused = |token: &str, name: &str| decode(token, &key(name)).unwrap_err();
         let rows = [

@@ -98,6 +98,24 @@ impl Key {
         Self { token, raw: Bytes::from_static(b"\0"), bucket_len: 0 }
     }
 
+    /// A bound for scans among the keys of `token`, as if it were the key whose [raw](Self::raw) form this is. Perhaps no key has
+    /// it.
+    pub fn bound(token: Token, raw: Bytes) -> Self {
+        Self { token, raw, bucket_len: 0 }
+    }
+
+    /// A bound behind all keys of its token whose names begin with its own.
+    pub fn behind_extensions(&self) -> Self {
+        // Names are UTF-8, which has no byte 0xff.
+        let raw: Vec<u8> = self.raw.iter().copied().chain([0xff]).collect();
+        Self::bound(self.token, raw.into())
+    }
+
+    /// Whether its name holds a whole `{tag}`: all keys whose names begin with it have its token then.
+    pub fn is_tagged(&self) -> bool {
+        tag(self.name()).is_some()
+    }
+
     /// Where the key lives on the ring.
     pub fn token(&self) -> Token {
         self.token

@@ -37,10 +37,12 @@ pub mod context_token;
 pub mod forgetting;
 pub mod hint;
 pub mod key;
+pub mod listing;
 pub mod membership;
 pub mod merkle;
 pub mod mint;
 pub mod object;
+pub mod policy;
 pub mod quorum;
 pub mod ring;
 

@@ -15,6 +15,8 @@
 //!
 //! Invariants: siblings are sorted by dot, no two share one, and the context knows each.
 
+pub mod lww;
+
 use bytes::Bytes;
 
 use super::causality::{Actor, CausalContext, Dot, decode_dot, encode_dot};
@@ -37,7 +39,8 @@ pub struct Sibling {
     pub dot: Dot,
     /// What it wrote.
     pub content: Content,
-    /// The coordinator's wall clock at the write, in Unix milliseconds. Shown, never compared.
+    /// The coordinator's wall clock at the write, in Unix milliseconds. Shown, and compared only where the last write
+    /// wins ([`lww`]).
     pub written_at_ms: u64,
     /// From this moment (Unix milliseconds) reads hide it; `None`: never.
     pub expires_at_ms: Option<u64>,
@@ -145,6 +148,20 @@ impl Object {
         self.context.join(&other.context);
         self.check();
         true
+    }
+
+    /// What a reader at `now_ms` (Unix milliseconds) is shown: each distinct value, and `None` for a tombstone that
+    /// stands beside them. Equal values are shown once, since a client's retry may have made two; what expired is not.
+    pub fn shown(&self, now_ms: u64) -> Vec<(&Sibling, Option<&Bytes>)> {
+        let mut shown: Vec<(&Sibling, Option<&Bytes>)> = Vec::new();
+        for sibling in &self.siblings {
+            let value = sibling.visible(now_ms);
+            let expired = value.is_none() && sibling.content != Content::Tombstone;
+            if !expired && !shown.iter().any(|(_, other)| *other == value) {
+                shown.push((sibling, value));
+            }
+        }
+        shown
     }
 
     /// The sibling under `dot`.

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::object::Object;
+use super::policy::Policy;
 use super::ring::NodeIndex;
 
 /// How many of N replicas must answer.
@@ -193,16 +194,16 @@ impl ReadTally {
         standing(self.required, self.received(), self.outstanding)
     }
 
-    /// Merges the replies, and says who lacks part of the merge.
-    pub fn answer(self) -> ReadAnswer {
+    /// Merges the replies under the bucket's policy, and says who lacks part of the merge.
+    pub fn answer(self, policy: Policy) -> ReadAnswer {
         let mut merged: Option<Arc<Object>> = None;
         for (_, reply) in &self.replies {
             let Some(object) = reply else { continue };
             match &mut merged {
-                None => merged = Some(object.clone()),
+                None => merged = Some(settled(policy, object)),
                 Some(all) if Arc::ptr_eq(all, object) || all == object => {}
                 Some(all) => {
-                    Arc::make_mut(all).merge(object);
+                    Arc::make_mut(all).merge_under(policy, object);
                 }
             }
         }
@@ -218,6 +219,16 @@ impl ReadTally {
         let stale = stale.chain(doubtful).collect();
         ReadAnswer { object: merged, stale }
     }
+}
+
+/// `object` as its bucket keeps it: what is kept as a hint was merged without the policy.
+fn settled(policy: Policy, object: &Arc<Object>) -> Arc<Object> {
+    if policy == Policy::Siblings || object.siblings().len() <= 1 {
+        return object.clone();
+    }
+    let mut settled = Object::new();
+    settled.merge_under(policy, object);
+    Arc::new(settled)
 }
 
 fn standing(required: u8, received: u8, outstanding: u8) -> Standing {
@@ -286,12 +297,19 @@ mod tests {
             assert_eq!(tally.standing(), Standing::Waiting);
             tally.reply(NodeIndex(1), Some(new.clone()));
             assert_eq!(tally.standing(), Standing::Met);
-            assert_eq!(tally.answer(), ReadAnswer { object: Some(new.clone()), stale });
+            assert_eq!(
+                tally.answer(Policy::Siblings),
+                ReadAnswer { object: Some(new.clone()), stale }
+            );
         }
         let mut tally = ReadTally::new(1, 2);
         tally.doubt(NodeIndex(0), Some(old.digest()));
         tally.reply(NodeIndex(1), None);
-        assert_eq!(tally.answer(), ReadAnswer { object: None, stale: vec![] }, "nothing to send");
+        assert_eq!(
+            tally.answer(Policy::Siblings),
+            ReadAnswer { object: None, stale: vec![] },
+            "nothing to send"
+        );
         let mut tally = ReadTally::new(2, 2);
         tally.doubt(NodeIndex(0), None);
         assert_eq!(tally.standing(), Standing::Unmeetable);
@@ -319,7 +337,7 @@ mod tests {
                 });
             }
             assert_eq!(tally.standing(), Standing::Met, "{name}");
-            let answer = tally.answer();
+            let answer = tally.answer(Policy::Siblings);
             assert_eq!(
                 answer.stale,
                 stale.into_iter().map(NodeIndex).collect::<Vec<_>>(),

@@ -8,11 +8,13 @@ use axum::http::header::{CONTENT_TYPE, HeaderName};
 use serde_json::{Value, json};
 
 use super::App;
+use super::date::rfc3339;
 use super::problem::Problem;
-use super::query;
+use super::query::{self, Conflicts};
 use crate::domain::membership::{Health, View};
 use crate::domain::ring::NodeIndex;
 use crate::runtime::time;
+use crate::service::conflicts;
 
 /// A JSON answer.
 pub(super) type Json = ([(HeaderName, &'static str); 1], String);
@@ -120,6 +122,31 @@ pub async fn hints(State(app): State<Arc<App>>) -> Json {
         })
         .collect();
     as_json(&json!({"node": app.config.node, "owners": owners}))
+}
+
+/// Keys in conflict, of the partitions whose first live home replica this node is: a page of them, and where the next
+/// one begins. All members together name each key once.
+///
+/// # Errors
+/// 400 for a bad parameter, 503 when the data cannot be read.
+pub async fn conflicts(State(app): State<Arc<App>>, uri: Uri) -> Result<Json, Problem> {
+    let Conflicts { bucket, after, limit } = query::conflicts(uri.query())?;
+    let (engine, cluster) = (app.replica.engine(), app.coordinator.cluster());
+    let now_ms = time::wall_clock_ms();
+    let page = conflicts::page(engine, cluster, bucket.as_deref(), after, limit, now_ms);
+    let page = page.await.map_err(|error| Problem::unreadable(&error))?;
+    let rows = page.conflicts.iter().map(|conflict| {
+        json!({
+            "bucket": conflict.key.bucket(), "key": conflict.key.name(),
+            "siblings": conflict.siblings, "bytes": conflict.bytes,
+            "written_at": rfc3339(conflict.written_at_ms),
+        })
+    });
+    Ok(as_json(&json!({
+        "node": app.config.node,
+        "conflicts": rows.collect::<Vec<_>>(),
+        "next": page.next.map(|key| key.to_string()),
+    })))
 }
 
 /// How each home partition of this node compares with its other home replicas.

@@ -1,10 +1,10 @@
-//! `/v1/kv/{bucket}/{key}`: one key at a time.
+//! `/v1/kv/{bucket}/{key}`: one key at a time. Batches and listings read, write and show keys with the same functions.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::Request;
 use hyper::body::Incoming;
 
+use super::date::rfc3339;
 use super::problem::Problem;
 use super::query::{self, Operation, Parameters};
 use super::{App, CAUSAL_CONTEXT};
@@ -20,6 +21,7 @@ use crate::domain::causality::CausalContext;
 use crate::domain::context_token;
 use crate::domain::key::Key;
 use crate::domain::object::{Content, Object, Sibling};
+use crate::domain::policy::Policy;
 use crate::rpc::message::{RequestHead, WriteReply};
 use crate::runtime::time;
 use crate::service::coordinator::Wanted;
@@ -46,6 +48,11 @@ pub fn is_key(path: &str) -> bool {
     names.is_some_and(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
 }
 
+/// The bucket, still percent-encoded, when `path` names one and no key.
+pub fn bucket_of(path: &str) -> Option<&str> {
+    path.strip_prefix(PREFIX).filter(|bucket| !bucket.is_empty() && !bucket.contains('/'))
+}
+
 /// Answers a request for a key.
 ///
 /// # Errors
@@ -61,10 +68,7 @@ pub(super) async fn answer(
         Method::DELETE => delete(app, id, request.uri(), request.headers()).await,
         _ => {
             let (method, path) = (request.method(), request.uri().path());
-            let mut response = Problem::wrong_method(method, path).into_response();
-            let allowed = HeaderValue::from_static("GET,HEAD,PUT,DELETE");
-            response.headers_mut().insert(ALLOW, allowed);
-            Ok(response)
+            Ok(Problem::wrong_method(method, path).allowing("GET,HEAD,PUT,DELETE"))
         }
     }
 }
@@ -72,11 +76,23 @@ pub(super) async fn answer(
 async fn get(app: &App, id: u64, uri: &Uri) -> Result<Response, Problem> {
     let key = key_of(uri)?;
     let parameters = parameters(app, uri, Operation::Read)?;
-    let read = app.coordinator.read(head(id, &parameters), &key, parameters.wanted()).await;
-    let object = read.map_err(|error| Problem::from_request(&error, &key))?;
-    match object {
-        None => Err(Problem::no_such_key(&key, None)),
-        Some(object) => show(app, &key, &object),
+    Ok(read(app, head(id, &parameters), &key, parameters.wanted()).await?.into_response())
+}
+
+/// Reads `key`.
+///
+/// # Errors
+/// 404, 503, 504.
+pub(super) async fn read(
+    app: &App,
+    head: RequestHead,
+    key: &Key,
+    wanted: Wanted,
+) -> Result<Answer, Problem> {
+    let read = app.coordinator.read(head, key, wanted).await;
+    match read.map_err(|error| Problem::from_request(&error, key))? {
+        None => Err(Problem::no_such_key(key, None)),
+        Some(object) => show(app, key, &object),
     }
 }
 
@@ -84,57 +100,91 @@ async fn put(app: &App, id: u64, request: Request<Incoming>) -> Result<Response,
     let (parts, body) = request.into_parts();
     let key = key_of(&parts.uri)?;
     let parameters = parameters(app, &parts.uri, Operation::Put)?;
-    let seen = context_of(&parts.headers, &key)?;
+    let (seen, newest_ms) = context_of(&parts.headers, &key)?;
     let head = head(id, &parameters);
     let limit = app.config.limits.pair_bytes;
     let allowed = Duration::from_millis(app.config.timeouts.body_read_ms);
-    let value = read_body(body, limit, allowed).await?;
-    if pair_bytes(&key, &value) > limit {
+    let value = read_body(body, limit, allowed, Problem::pair_too_large).await?;
+    let content = content_of(app, &key, &value)?;
+    let intent = Intent { seen, newest_ms, content, expires_at_ms: expiry(parameters.ttl) };
+    Ok(write(app, head, &key, intent, parameters.wanted()).await?.into_response())
+}
+
+/// `value` as it is to be stored under `key`.
+///
+/// # Errors
+/// 413: the pair is too large. 400: it is not JSON.
+pub(super) fn content_of(app: &App, key: &Key, value: &[u8]) -> Result<Content, Problem> {
+    let limit = app.config.limits.pair_bytes;
+    // Copied, so that what is kept does not pin the connection's read buffer.
+    let value = Bytes::copy_from_slice(value);
+    if pair_bytes(key, &value) > limit {
         return Err(Problem::pair_too_large(limit));
     }
     check_json(&value)?;
-    let expires_at_ms =
-        parameters.ttl.map(|ttl| time::wall_clock_ms().saturating_add(ttl.as_millis() as u64));
-    // Copied, so that what is kept does not pin the connection's read buffer.
-    let content = Content::Value(Bytes::copy_from_slice(&value));
-    write(app, head, &key, Intent { seen, content, expires_at_ms }, parameters.wanted()).await
+    Ok(Content::Value(value))
+}
+
+/// When what is written now with this time to live expires, in Unix milliseconds.
+pub(super) fn expiry(ttl: Option<Duration>) -> Option<u64> {
+    ttl.map(|ttl| time::wall_clock_ms().saturating_add(ttl.as_millis() as u64))
 }
 
 /// Writes a tombstone.
 async fn delete(app: &App, id: u64, uri: &Uri, headers: &HeaderMap) -> Result<Response, Problem> {
     let key = key_of(uri)?;
     let parameters = parameters(app, uri, Operation::Delete)?;
-    let seen = context_of(headers, &key)?;
-    let intent = Intent { seen, content: Content::Tombstone, expires_at_ms: None };
-    write(app, head(id, &parameters), &key, intent, parameters.wanted()).await
+    let (seen, newest_ms) = context_of(headers, &key)?;
+    let intent = Intent { seen, newest_ms, content: Content::Tombstone, expires_at_ms: None };
+    Ok(write(app, head(id, &parameters), &key, intent, parameters.wanted()).await?.into_response())
 }
 
-async fn write(
+/// Writes `intent` under `key`.
+///
+/// # Errors
+/// 400, 409, 413, 503, 504.
+pub(super) async fn write(
     app: &App,
     head: RequestHead,
     key: &Key,
     intent: Intent,
     wanted: Wanted,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let written = app.coordinator.write(head, key, intent, wanted).await;
     let reply = written.map_err(|error| Problem::from_request(&error, key))?;
-    let WriteReply { context, siblings, required, received, hinted } = reply;
-    let token = context_token::encode(&context, key);
+    let WriteReply { context, newest_ms, siblings, required, received, hinted } = reply;
+    let token = context_token::encode(&context, newest_ms, key);
     let body = format!(
         r#"{{"context":"{token}","acks":{{"required":{required},"received":{received},"hinted":{hinted}}},"siblings":{siblings}}}"#
     );
-    Ok(respond(StatusCode::OK, body.into(), &token))
+    Ok(Answer { what: What::Written(body), token })
 }
 
-fn context_of(headers: &HeaderMap, key: &Key) -> Result<CausalContext, Problem> {
-    let Some(header) = headers.get(CAUSAL_CONTEXT) else { return Ok(CausalContext::new()) };
+fn context_of(headers: &HeaderMap, key: &Key) -> Result<(CausalContext, u64), Problem> {
+    let Some(header) = headers.get(CAUSAL_CONTEXT) else { return Ok(Default::default()) };
     // Bytes that are not text are no token either, so the decoder says what is wrong.
-    let token = header.to_str().unwrap_or("\u{fffd}");
+    seen_by(header.to_str().unwrap_or("\u{fffd}"), key)
+}
+
+/// What a client's token for `key` says.
+///
+/// # Errors
+/// 400.
+pub(super) fn seen_by(token: &str, key: &Key) -> Result<(CausalContext, u64), Problem> {
     context_token::decode(token, key)
         .map_err(|error| Problem::bad_request("bad-context", format!("Causal-Context: {error}")))
 }
 
-async fn read_body(body: Incoming, limit: usize, allowed: Duration) -> Result<Bytes, Problem> {
+/// A body of at most `limit` bytes, that comes within `allowed`; else what `too_large` says.
+///
+/// # Errors
+/// 400, 408, 413.
+pub(super) async fn read_body(
+    body: Incoming,
+    limit: usize,
+    allowed: Duration,
+    too_large: impl Fn(usize) -> Problem,
+) -> Result<Bytes, Problem> {
     let mut collecting = Box::pin(Limited::new(body, limit).collect());
     // Most bodies arrive with their head; only the others need a timer.
     let collected = match (&mut collecting).now_or_never() {
@@ -145,9 +195,7 @@ async fn read_body(body: Incoming, limit: usize, allowed: Duration) -> Result<By
     };
     match collected {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            Err(Problem::pair_too_large(limit))
-        }
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large(limit)),
         Err(error) => {
             let detail = format!("the body could not be read: {error}");
             Err(Problem::bad_request("bad-body", detail))
@@ -173,26 +221,78 @@ fn check_json(value: &[u8]) -> Result<(), Problem> {
     }
 }
 
-/// Answers with one value, with siblings, or with nothing.
-fn show(app: &App, key: &Key, object: &Object) -> Result<Response, Problem> {
-    let token = context_token::encode(object.context(), key);
-    let now_ms = time::wall_clock_ms();
-    let mut shown: Vec<(&Sibling, Option<&Bytes>)> = Vec::new();
-    for sibling in object.siblings() {
-        let value = sibling.visible(now_ms);
-        let expired = value.is_none() && sibling.content != Content::Tombstone;
-        // Equal values are shown once: a client's retry may have made two.
-        if !expired && !shown.iter().any(|(_, other)| *other == value) {
-            shown.push((sibling, value));
+/// The token of a read that found `object`.
+fn token_of(app: &App, key: &Key, object: &Object) -> String {
+    let newest_ms = match app.replica.rules().policies.of(key.bucket()) {
+        Policy::Siblings => 0,
+        Policy::LastWrite => object.newest_ms(),
+    };
+    context_token::encode(object.context(), newest_ms, key)
+}
+
+/// What a request for a key is answered with, if it is no problem.
+#[derive(Debug)]
+pub(super) struct Answer {
+    what: What,
+    token: String,
+}
+
+#[derive(Debug)]
+enum What {
+    /// One value.
+    Value(Bytes),
+    /// More than one, as the answer's body.
+    Siblings(String),
+    /// A write, as the answer's body.
+    Written(String),
+}
+
+impl Answer {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let body = match self.what {
+            What::Value(value) => Body::from(value),
+            What::Siblings(body) | What::Written(body) => body.into(),
+        };
+        respond(status, body, &self.token)
+    }
+
+    /// The fields of a JSON object that say the same, without its braces: `"value":…,"context":…` and the like.
+    pub(super) fn fields(&self) -> String {
+        match &self.what {
+            What::Value(value) => {
+                // Stored values are valid JSON and so valid UTF-8: they were checked when written.
+                let value = String::from_utf8_lossy(value);
+                format!(r#""value":{value},"context":"{}""#, self.token)
+            }
+            What::Siblings(body) | What::Written(body) => {
+                let inside = body.strip_prefix('{').and_then(|body| body.strip_suffix('}'));
+                inside.unwrap_or_default().to_owned()
+            }
         }
     }
-    match shown.as_slice() {
+
+    /// The status of a request that has this answer.
+    pub(super) fn status(&self) -> StatusCode {
+        match self.what {
+            What::Value(_) | What::Written(_) => StatusCode::OK,
+            What::Siblings(_) => StatusCode::MULTIPLE_CHOICES,
+        }
+    }
+}
+
+/// One value, siblings, or nothing.
+///
+/// # Errors
+/// 404.
+pub(super) fn show(app: &App, key: &Key, object: &Object) -> Result<Answer, Problem> {
+    let token = token_of(app, key, object);
+    match object.shown(time::wall_clock_ms()).as_slice() {
         [] | [(_, None)] => Err(Problem::no_such_key(key, Some(token))),
-        [(_, Some(value))] => Ok(respond(StatusCode::OK, Body::from((*value).clone()), &token)),
+        [(_, Some(value))] => Ok(Answer { what: What::Value((*value).clone()), token }),
         siblings => {
             app.metrics.conflicts.increment();
-            let body = conflict_body(siblings, &token);
-            Ok(respond(StatusCode::MULTIPLE_CHOICES, body.into(), &token))
+            Ok(Answer { what: What::Siblings(conflict_body(siblings, &token)), token })
         }
     }
 }
@@ -223,23 +323,6 @@ fn respond(status: StatusCode, body: Body, token: &str) -> Response {
     response
 }
 
-/// Unix milliseconds as RFC 3339 in UTC. Days to date: Hinnant, "chrono-Compatible Low-Level Date
-/// Algorithms", `civil_from_days`.
-fn rfc3339(unix_ms: u64) -> String {
-    let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1_000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,12 +340,5 @@ mod tests {
         assert_eq!(offset(""), Some(0));
         assert_eq!(offset("1 2"), Some(2));
         assert!(check_json(b"\"a\xff\"").unwrap_err().body()["offset"] == 2);
-    }
-
-    #[test]
-    fn dates_are_civil() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(rfc3339(951_782_400_123), "2000-02-29T00:00:00.123Z");
-        assert_eq!(rfc3339(4_107_542_399_999), "2100-02-28T23:59:59.999Z");
     }
 }

@@ -4,6 +4,8 @@
 //! server   accept loop, keep-alive, slow clients, drain      (bytes ⇄ requests)
 //! site     each request's way in: id, capacity, time, path   (requests ⇄ handlers)
 //! kv       GET HEAD PUT DELETE /v1/kv/{bucket}/{key}         (requests ⇄ coordinator)
+//! batch    /v1/batch                                        (many of them, side by side)
+//! list     GET /v1/kv/{bucket}                              (keys of one tag, in order)
 //! cluster  /v1/cluster…        ops   /health… /metrics       (what an operator looks at)
 //! admin    /v1/admin…                                    (what an operator does)
 //! problem  every error's document, in one place     waiting   before the node serves
@@ -12,9 +14,12 @@
 //! The same bytes leave in production and in simulation. Nothing here knows how a quorum is met.
 
 pub mod admin;
+pub mod batch;
 pub mod cluster;
+pub mod date;
 pub mod io;
 pub mod kv;
+pub mod list;
 pub mod ops;
 pub mod problem;
 pub mod query;
@@ -142,6 +147,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/cluster", get(cluster::members))
         .route("/v1/cluster/ring", get(cluster::ring))
         .route("/v1/cluster/hints", get(cluster::hints))
+        .route("/v1/cluster/conflicts", get(cluster::conflicts))
         .route("/v1/cluster/repair", get(cluster::repair))
         .route("/v1/cluster/where/{bucket}/{*key}", get(cluster::locate))
         .route("/v1/admin/snapshots/{name}", post(admin::snapshot))

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -12,7 +12,7 @@ use super::CAUSAL_CONTEXT;
 use crate::domain::context_token;
 use crate::domain::key::Key;
 use crate::service::coordinator::RequestError;
-use crate::storage::CheckpointError;
+use crate::storage::{CheckpointError, ReadError};
 
 /// An error as a client sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +37,7 @@ impl Problem {
         }
     }
 
-    fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.fields.insert(name.to_owned(), value.into());
         self
     }
@@ -67,6 +67,11 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "pair-too-large", detail).with("limit", limit)
     }
 
+    /// 413: a batch, or its answer, is over a limit.
+    pub fn batch_too_large(detail: String) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "batch-too-large", detail)
+    }
+
     /// 408: the body did not arrive in time; nothing was stored.
     pub fn body_too_slow(allowed: Duration) -> Self {
         let detail =
@@ -85,6 +90,12 @@ impl Problem {
     pub fn not_ready(why: &str) -> Self {
         let detail = format!("the node does not serve: {why}");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail)
+            .retry_after(Duration::from_secs(1))
+    }
+
+    /// 503: this node cannot read its data.
+    pub fn unreadable(error: &ReadError) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage-unavailable", error)
             .retry_after(Duration::from_secs(1))
     }
 
@@ -140,13 +151,14 @@ impl Problem {
                 counted(status, "deadline-exceeded", *required, *received, *hinted)
             }
             RequestError::TooManySiblings { limit, context } => {
-                let token = context_token::encode(context, key);
+                let token = context_token::encode(context, 0, key);
                 let mut problem = Self::new(StatusCode::CONFLICT, "too-many-siblings", error)
                     .with("limit", *limit)
                     .with("context", token.clone());
                 problem.context = Some(token);
                 problem
             }
+            RequestError::TooFarAhead(ahead) => Self::bad_request("bad-context", ahead),
             RequestError::Overloaded { retry_after_ms } => {
                 Self::overloaded(Duration::from_millis(*retry_after_ms))
             }
@@ -154,6 +166,22 @@ impl Problem {
             RequestError::Storage(_) => Self::new(unavailable, "storage-unavailable", error)
                 .retry_after(Duration::from_secs(1)),
         }
+    }
+
+    /// The response, with an `Allow` of these methods.
+    pub(super) fn allowing(self, methods: &'static str) -> Response {
+        let mut response = self.into_response();
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+        response
+    }
+
+    /// The document, with what would be the response's `Causal-Context`.
+    pub fn body_with_context(&self) -> Value {
+        let mut body = self.body();
+        if let Some(token) = &self.context {
+            body["context"] = json!(token);
+        }
+        body
     }
 
     /// The document.

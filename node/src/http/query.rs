@@ -7,11 +7,17 @@ use percent_encoding::percent_decode_str;
 use super::problem::Problem;
 use crate::config::Config;
 use crate::domain::key::Key;
+use crate::domain::listing::Listing;
 use crate::domain::quorum::Level;
 use crate::service::coordinator::Wanted;
 
 /// The longest time to live, in seconds: a hundred years.
 const TTL_MAX_S: u64 = 100 * 365 * 24 * 3600;
+
+/// The most things on a page.
+pub const PAGE_MAX: usize = 1_000;
+/// Things on a page when the request does not say.
+const PAGE: usize = 100;
 
 /// What a request's parameters ask for, with the node's defaults filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,10 +108,10 @@ pub fn parse(
                 parameters.timeout = Duration::from_millis(ms);
             }
             ("ttl", Operation::Put) => {
-                let seconds = number().filter(|s| (1..=TTL_MAX_S).contains(s));
+                let seconds = number();
                 let seconds =
                     seconds.ok_or_else(|| wrong("use a number of seconds, at least 1"))?;
-                parameters.ttl = Some(Duration::from_secs(seconds));
+                parameters.ttl = Some(ttl(seconds)?);
             }
             _ => {
                 let detail =
@@ -118,6 +124,36 @@ pub fn parse(
         .of(replicas)
         .map_err(|error| Problem::bad_request("bad-parameter", format!("r or w {error}")))?;
     Ok(parameters)
+}
+
+/// A time to live.
+///
+/// # Errors
+/// 400: none, or more than a hundred years.
+pub fn ttl(seconds: u64) -> Result<Duration, Problem> {
+    if !(1..=TTL_MAX_S).contains(&seconds) {
+        let detail = format!("ttl={seconds} is not allowed: use a number of seconds, at least 1");
+        return Err(Problem::bad_request("bad-parameter", detail));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+/// Reads the parameters of a batch: of its reads and of its writes.
+///
+/// # Errors
+/// As [`parse`].
+pub fn batch(
+    query: Option<&str>,
+    config: &Config,
+    replicas: u8,
+) -> Result<(Parameters, Parameters), Problem> {
+    let without = |name: &str| {
+        let pairs = query.unwrap_or_default().split('&');
+        pairs.filter(|pair| !pair.starts_with(name)).collect::<Vec<_>>().join("&")
+    };
+    let reads = parse(Some(&without("w=")), Operation::Read, config, replicas)?;
+    let writes = parse(Some(&without("r=")), Operation::Delete, config, replicas)?;
+    Ok((reads, writes))
 }
 
 /// The partition that `?partition=` names; `None`: all are meant.
@@ -140,6 +176,134 @@ pub fn partition(query: Option<&str>) -> Result<Option<u32>, Problem> {
     Ok(partition)
 }
 
+/// The parameters of `query`, by name and percent-decoded value.
+///
+/// # Errors
+/// 400 for a value that is not UTF-8.
+fn pairs(query: Option<&str>) -> Result<Vec<(&str, String)>, Problem> {
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decoded(value).ok_or_else(|| {
+                let detail = format!("{name} is not UTF-8 after percent-decoding");
+                Problem::bad_request("bad-parameter", detail)
+            })?;
+            Ok((name, value))
+        })
+        .collect()
+}
+
+fn decoded(text: &str) -> Option<String> {
+    percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+}
+
+/// A number of things on a page, from 1 to [`PAGE_MAX`].
+fn page_limit(value: &str) -> Result<usize, Problem> {
+    value.parse().ok().filter(|limit| (1..=PAGE_MAX).contains(limit)).ok_or_else(|| {
+        let detail = format!("limit={value} is not allowed: use 1 to {PAGE_MAX}");
+        Problem::bad_request("bad-parameter", detail)
+    })
+}
+
+/// Which conflicts are asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Conflicts {
+    /// Of this bucket; `None`: of all.
+    pub bucket: Option<String>,
+    /// Behind this key; `None`: from the start.
+    pub after: Option<Key>,
+    /// So many at the most.
+    pub limit: usize,
+}
+
+/// Reads the parameters of `/v1/cluster/conflicts`.
+///
+/// # Errors
+/// 400 for an unknown name or a value that is not allowed.
+pub fn conflicts(query: Option<&str>) -> Result<Conflicts, Problem> {
+    let mut wanted = Conflicts { bucket: None, after: None, limit: PAGE };
+    for (name, value) in pairs(query)? {
+        match name {
+            "bucket" => wanted.bucket = Some(value),
+            "after" => {
+                let (bucket, name) = value.split_once('/').unwrap_or((&value, ""));
+                wanted.after = Some(named(bucket, name)?);
+            }
+            "limit" => wanted.limit = page_limit(&value)?,
+            _ => {
+                let detail = format!("there is no parameter {name} here: use bucket, after, limit");
+                return Err(Problem::bad_request("unknown-parameter", detail));
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+/// Reads the parameters of a listing of `bucket`: how many things are wanted of which keys, and of how many replicas. The
+/// listing's own sizes are left to the caller.
+///
+/// # Errors
+/// 400 for an unknown name, a value that is not allowed, or a prefix without a whole tag.
+pub fn listing(
+    bucket: &str,
+    query: Option<&str>,
+    config: &Config,
+    replicas: u8,
+) -> Result<(Listing, usize, Parameters), Problem> {
+    let bad = |detail: &str| Problem::bad_request("bad-parameter", detail);
+    let (mut prefix, mut start, mut limit, mut reverse) = (None, None, PAGE, false);
+    let mut rest = Vec::new();
+    for (name, value) in pairs(query)? {
+        match name {
+            "prefix" => prefix = Some(value),
+            "start" => start = Some(value),
+            "limit" => limit = page_limit(&value)?,
+            "reverse" => {
+                reverse = match value.as_str() {
+                    "true" => true,
+                    "false" => false,
+                    _ => return Err(bad("reverse is not allowed so: use true or false")),
+                };
+            }
+            "r" | "timeout_ms" => rest.push(format!("{name}={value}")),
+            _ => {
+                let detail = format!(
+                    "there is no parameter {name} here: use prefix, start, limit, reverse, r, timeout_ms"
+                );
+                return Err(Problem::bad_request("unknown-parameter", detail));
+            }
+        }
+    }
+    let untagged =
+        "keys are listed within one tag: use a prefix that holds it whole, such as prefix={user:1}";
+    let prefix = prefix.ok_or_else(|| Problem::bad_request("bad-prefix", untagged))?;
+    let prefix = named(bucket, &prefix)?;
+    if !prefix.is_tagged() {
+        return Err(Problem::bad_request("bad-prefix", untagged));
+    }
+    let after = start.map(|start| named(bucket, &start)).transpose()?;
+    if after.as_ref().is_some_and(|after| after.token() != prefix.token()) {
+        return Err(bad("start has another tag than prefix: use the next of the page before"));
+    }
+    let parameters = parse(Some(&rest.join("&")), Operation::Read, config, replicas)?;
+    Ok((Listing { prefix, after, reverse, entries: 0, bytes: 0 }, limit, parameters))
+}
+
+/// The name of a bucket in a path, percent-decoded.
+///
+/// # Errors
+/// 400 when it is not UTF-8.
+pub fn bucket_of(path: &str) -> Result<String, Problem> {
+    decoded(path).ok_or_else(|| {
+        Problem::bad_request("bad-key", "bucket is not UTF-8 after percent-decoding")
+    })
+}
+
+fn named(bucket: &str, name: &str) -> Result<Key, Problem> {
+    Key::new(bucket, name).map_err(|error| Problem::bad_request("bad-key", error))
+}
+
 /// The key named by a path's rest, `{bucket}/{key}`, each percent-decoded.
 ///
 /// # Errors
@@ -149,11 +313,8 @@ pub fn key_of(rest: &str) -> Result<Key, Problem> {
     let (bucket, name) =
         rest.split_once('/').ok_or_else(|| bad("the path lacks a key: /{bucket}/{key}".into()))?;
     let decode = |text: &str, what: &str| {
-        percent_decode_str(text)
-            .decode_utf8()
-            .map(std::borrow::Cow::into_owned)
-            .map_err(|_| bad(format!("{what} is not UTF-8 after percent-decoding")))
+        decoded(text).ok_or_else(|| bad(format!("{what} is not UTF-8 after percent-decoding")))
     };
     let (bucket, name) = (decode(bucket, "bucket")?, decode(name, "key")?);
-    Key::new(&bucket, &name).map_err(|error| bad(error.to_string()))
+    named(&bucket, &name)
 }

@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use tower_service::Service;
 
 use super::problem::Problem;
-use super::{App, REQUEST_ID, kv};
+use super::{App, REQUEST_ID, batch, kv, list};
 use crate::runtime::time;
 
 /// What answers the requests of a connection. Clones are the same.
@@ -63,15 +63,30 @@ async fn route(router: &Router, request: Request<Incoming>) -> Response {
 async fn admit(app: &Arc<App>, rest: &Router, request: Request<Incoming>) -> Response {
     let id = app.request_id(&request);
     tracing::debug!(request_id = id, method = %request.method(), path = request.uri().path(), "request");
-    let mut response = if kv::is_key(request.uri().path()) {
+    let mut response = if request.uri().path() == batch::PATH {
+        let in_flight = InFlight::enter(&app.in_flight);
+        match in_flight.before < app.config.limits.requests_in_flight {
+            true => {
+                batch::answer(app, id, request).await.unwrap_or_else(IntoResponse::into_response)
+            }
+            false => overloaded(app),
+        }
+    } else if let Some(bucket) = kv::bucket_of(request.uri().path()) {
+        let in_flight = InFlight::enter(&app.in_flight);
+        match in_flight.before < app.config.limits.requests_in_flight {
+            true => list::answer(app, id, bucket, request.method(), request.uri().query())
+                .await
+                .unwrap_or_else(IntoResponse::into_response),
+            false => overloaded(app),
+        }
+    } else if kv::is_key(request.uri().path()) {
         let started = time::now();
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let in_flight = InFlight::enter(&app.in_flight);
         let response = if in_flight.before < app.config.limits.requests_in_flight {
             kv::answer(app, id, request).await.unwrap_or_else(IntoResponse::into_response)
         } else {
-            app.metrics.http_overloaded.increment();
-            Problem::overloaded(Duration::from_secs(1)).into_response()
+            overloaded(app)
         };
         let histogram = if reads { &app.metrics.get_seconds } else { &app.metrics.put_seconds };
         let now = time::now();
@@ -86,6 +101,11 @@ async fn admit(app: &Arc<App>, rest: &Router, request: Request<Incoming>) -> Res
     tracing::debug!(request_id = id, status = response.status().as_u16(), "answer");
     response.headers_mut().insert(REQUEST_ID, hex(id));
     response
+}
+
+fn overloaded(app: &App) -> Response {
+    app.metrics.http_overloaded.increment();
+    Problem::overloaded(Duration::from_secs(1)).into_response()
 }
 
 /// The id as 16 hex digits.

@@ -7,6 +7,9 @@
 //!   | -- Request …                             |
 //! ```
 //!
+//! Nodes whose buckets have different conflict policies refuse each other too: one would drop as superseded what the other
+//! keeps, and between them a key could lose every value. So a change of policy is a restart of all nodes.
+//!
 //! A wrong address in a configuration file, a node of another cluster on a reused address, or a node
 //! of another version shows here, on both sides, before anything was asked for.
 //!
@@ -42,6 +45,8 @@ pub struct Introduction {
     pub sighting: Sighting,
     /// The newest that the sender has seen of the receiver; `None`: nothing.
     pub saw_you: Option<Sighting>,
+    /// The [digest](crate::domain::policy::Policies::digest) of the sender's conflict policies.
+    pub policies: u64,
 }
 
 /// Why a caller is not welcome. It tries again later all the same: configurations get fixed.
@@ -65,6 +70,9 @@ pub enum HandshakeRefusal {
         /// The called node's name.
         name: String,
     },
+    /// The called node's buckets have other conflict policies.
+    #[error("its buckets have other conflict policies: let `buckets` say the same on all nodes")]
+    OtherPolicies,
     /// The called node knows no member of the caller's name.
     #[error("it knows no member of this name: add it to its configuration")]
     UnknownMember,
@@ -138,6 +146,8 @@ pub(super) async fn call<S: AsyncRead + AsyncWrite + Unpin>(
         HandshakeRefusal::OtherCluster { cluster: they.cluster }
     } else if they.name != to {
         HandshakeRefusal::OtherMember { name: they.name }
+    } else if they.policies != local.policies() {
+        HandshakeRefusal::OtherPolicies
     } else {
         return Ok(met(local, they, addr));
     };
@@ -175,6 +185,8 @@ pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         Some(HandshakeRefusal::OtherCluster { cluster: local.cluster().to_owned() })
     } else if they.to != local.name() {
         Some(HandshakeRefusal::OtherMember { name: local.name().to_owned() })
+    } else if they.policies != local.policies() {
+        Some(HandshakeRefusal::OtherPolicies)
     } else {
         admit(&they.name).err()
     };
@@ -195,6 +207,7 @@ fn introduction(local: &LocalInfo, to: &str, saw_you: Option<Sighting>) -> Intro
         to: to.to_owned(),
         sighting: local.sighting(),
         saw_you,
+        policies: local.policies(),
     }
 }
 
@@ -250,6 +263,7 @@ impl Introduction {
                 encode_sighting(seen, out);
             }
         }
+        out.put_u64(self.policies);
     }
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
@@ -263,8 +277,9 @@ impl Introduction {
             1 => Some(decode_sighting(&mut from)?),
             _ => return Err(DecodeError::Invalid("sighting")),
         };
+        let policies = from.u64("policies")?;
         from.finish()?;
-        Ok(Self { cluster, name: sender, to, sighting, saw_you })
+        Ok(Self { cluster, name: sender, to, sighting, saw_you, policies })
     }
 }
 
@@ -284,6 +299,7 @@ impl HandshakeRefusal {
             HandshakeRefusal::TooManyConnections => out.put_u8(4),
             HandshakeRefusal::Stopping => out.put_u8(5),
             HandshakeRefusal::Malformed => out.put_u8(6),
+            HandshakeRefusal::OtherPolicies => out.put_u8(7),
         }
     }
 
@@ -297,6 +313,7 @@ impl HandshakeRefusal {
             4 => Self::TooManyConnections,
             5 => Self::Stopping,
             6 => Self::Malformed,
+            7 => Self::OtherPolicies,
             _ => return Err(DecodeError::Invalid("refusal")),
         };
         from.finish()?;
@@ -345,12 +362,13 @@ mod tests {
             to: text("n2"),
             sighting,
             saw_you,
+            policies: 0xee,
         };
         let mut out = Vec::new();
         hello.encode(&mut out);
         assert_eq!(Introduction::decode(&out), Ok(hello));
-        // "c", "n1", "n2", then twice: node id, generation, nonce; 01 says that something was seen.
-        insta::assert_snapshot!(hex(&out), @"01 63 02 6e 31 02 6e 32 00 00 00 00 00 00 00 aa ac 02 00 00 00 00 00 00 00 bb 01 00 00 00 00 00 00 00 cc 02 00 00 00 00 00 00 00 dd");
+        // "c", "n1", "n2", then twice: node id, generation, nonce; 01 says that something was seen; then the policies.
+        insta::assert_snapshot!(hex(&out), @"01 63 02 6e 31 02 6e 32 00 00 00 00 00 00 00 aa ac 02 00 00 00 00 00 00 00 bb 01 00 00 00 00 00 00 00 cc 02 00 00 00 00 00 00 00 dd 00 00 00 00 00 00 00 ee");
     }
 
     #[test]
@@ -364,6 +382,7 @@ mod tests {
             HandshakeRefusal::TooManyConnections,
             HandshakeRefusal::Stopping,
             HandshakeRefusal::Malformed,
+            HandshakeRefusal::OtherPolicies,
         ];
         let mut lines = Vec::new();
         for refusal in all {
@@ -380,6 +399,7 @@ mod tests {
         04          it has no connections left
         05          it is stopping
         06          it could not read the hello
+        07          its buckets have other conflict policies: let `buckets` say the same on all nodes
         "#);
     }
 

@@ -41,6 +41,7 @@ pub struct LocalInfo {
     cluster: Arc<str>,
     name: Arc<str>,
     sighting: Sighting,
+    policies: u64,
     met: Arc<Mutex<Met>>,
     /// Rung when somebody has called us.
     arrivals: Arc<Changes>,
@@ -48,7 +49,7 @@ pub struct LocalInfo {
 
 impl fmt::Debug for LocalInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cluster, name, sighting, met: _, arrivals: _ } = self;
+        let Self { cluster, name, sighting, policies: _, met: _, arrivals: _ } = self;
         write!(f, "{name} of {cluster}: {sighting:?}")
     }
 }
@@ -65,7 +66,18 @@ impl LocalInfo {
         let process = rng::fork("rpc process nonce").next_u64();
         let sighting = Sighting { node, generation, process };
         let (met, arrivals) = Default::default();
-        Self { cluster: cluster.into(), name: name.into(), sighting, met, arrivals }
+        Self { cluster: cluster.into(), name: name.into(), sighting, policies: 0, met, arrivals }
+    }
+
+    /// The same, with the [digest](crate::domain::policy::Policies::digest) of its conflict policies. Nodes with others
+    /// are refused.
+    pub fn with_policies(self, digest: u64) -> Self {
+        Self { policies: digest, ..self }
+    }
+
+    /// The digest of its conflict policies.
+    pub fn policies(&self) -> u64 {
+        self.policies
     }
 
     /// The cluster's name: nodes of another are strangers.

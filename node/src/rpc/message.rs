@@ -23,6 +23,7 @@ use crate::domain::causality::CausalContext;
 use crate::domain::codec::{DecodeError, Decoder, Encode};
 use crate::domain::forgetting::message as forgetting;
 use crate::domain::key::Key;
+use crate::domain::listing::{Listing, Page};
 use crate::domain::merkle::message::{Answer, Ask};
 use crate::domain::object::{Content, Object};
 use crate::runtime::time::Instant;
@@ -35,6 +36,9 @@ const EXPIRES: u8 = 2;
 const SLOPPY: u8 = 4;
 /// Set in a write's flags when the receiver is to coordinate as a fallback.
 const FALLBACK: u8 = 8;
+
+/// Set in a write's flags when the highest stamp in its context follows.
+const STAMPED: u8 = 16;
 
 /// What goes with every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +110,8 @@ pub enum Request {
         /// The question.
         question: forgetting::Question,
     },
+    /// From the coordinator of a listing: which keys with a prefix do you hold? Changes nothing.
+    List(Listing),
     /// Are you there? Answered by the server itself; no handler sees it.
     Ping,
 }
@@ -117,6 +123,8 @@ pub struct WriteRequest {
     pub key: Key,
     /// The context that the client sent; empty without one.
     pub seen: CausalContext,
+    /// No write in it has a higher stamp, in Unix milliseconds; 0: it does not say.
+    pub newest_ms: u64,
     /// The new value, or a tombstone.
     pub content: Content,
     /// When the value expires, in Unix milliseconds; `None`: never.
@@ -151,6 +159,8 @@ pub enum Reply {
     },
     /// To `Forgetting`.
     Forgetting(forgetting::Answer),
+    /// To `List`.
+    Listed(Page),
     /// To `Ping`.
     Pong,
     /// To anything: not done, or not known to be done, and why.
@@ -162,6 +172,8 @@ pub enum Reply {
 pub struct WriteReply {
     /// For the client: what it had seen, and its own write.
     pub context: CausalContext,
+    /// No write in it has a higher stamp, in Unix milliseconds; 0 where siblings are kept.
+    pub newest_ms: u64,
     /// Siblings that the key has now.
     pub siblings: u32,
     /// Acks that were asked for.
@@ -224,6 +236,12 @@ pub enum Refusal {
     PairTooLarge {
         /// The limit, in bytes.
         limit: u64,
+    },
+    /// The write's context is stamped too far in the future; nothing was stored.
+    #[error("context is {ahead_ms} ms ahead of the node's clock")]
+    TooFarAhead {
+        /// How far.
+        ahead_ms: u64,
     },
     /// The node is starting or stopping; nothing was begun.
     #[error("node is starting or stopping")]
@@ -330,6 +348,10 @@ impl Request {
                 out.put_u8(6);
                 key.encode(out);
             }
+            Request::List(listing) => {
+                out.put_u8(10);
+                listing.encode(out);
+            }
             Request::Exchange { ring, ask } => {
                 out.put_u8(7);
                 out.put_u64(*ring);
@@ -368,6 +390,7 @@ impl Request {
             }
             6 => Request::FetchHinted { key: Key::decode(from)? },
             7 => Request::Exchange { ring: from.u64("ring")?, ask: Ask::decode(from)? },
+            10 => Request::List(Listing::decode(from)?),
             8 => {
                 let key = Key::decode(from)?;
                 Request::HandOver { key, object: Arc::new(Object::decode(from)?) }
@@ -393,8 +416,12 @@ impl WriteRequest {
         let flags = flag(self.sloppy, SLOPPY)
             | flag(self.fallback, FALLBACK)
             | flag(value.is_some(), HAS_VALUE)
-            | flag(self.expires_at_ms.is_some(), EXPIRES);
+            | flag(self.expires_at_ms.is_some(), EXPIRES)
+            | flag(self.newest_ms > 0, STAMPED);
         out.put_slice(&[self.w, flags]);
+        if self.newest_ms > 0 {
+            out.put_varint(self.newest_ms);
+        }
         if let Some(at) = self.expires_at_ms {
             out.put_varint(at);
         }
@@ -408,8 +435,12 @@ impl WriteRequest {
         let seen = CausalContext::decode(from)?;
         let w = from.u8("w")?;
         let flags = from.u8("flags of a write")?;
-        if flags & !(SLOPPY | FALLBACK | HAS_VALUE | EXPIRES) != 0 {
+        if flags & !(SLOPPY | FALLBACK | HAS_VALUE | EXPIRES | STAMPED) != 0 {
             return Err(DecodeError::Invalid("flags of a write"));
+        }
+        let newest_ms = if flags & STAMPED != 0 { from.varint("newest stamp")? } else { 0 };
+        if flags & STAMPED != 0 && newest_ms == 0 {
+            return Err(DecodeError::Invalid("newest stamp"));
         }
         let (sloppy, fallback) = (flags & SLOPPY != 0, flags & FALLBACK != 0);
         let expires_at_ms = if flags & EXPIRES != 0 { Some(from.varint("expiry")?) } else { None };
@@ -418,7 +449,7 @@ impl WriteRequest {
         } else {
             Content::Tombstone
         };
-        Ok(WriteRequest { key, seen, content, expires_at_ms, w, sloppy, fallback })
+        Ok(WriteRequest { key, seen, newest_ms, content, expires_at_ms, w, sloppy, fallback })
     }
 }
 
@@ -436,8 +467,13 @@ impl Reply {
             Reply::Written(written) => {
                 out.put_u8(5);
                 written.context.encode(out);
+                out.put_varint(written.newest_ms);
                 out.put_varint(u64::from(written.siblings));
                 out.put_slice(&[written.required, written.received, written.hinted]);
+            }
+            Reply::Listed(page) => {
+                out.put_u8(9);
+                page.encode(out);
             }
             Reply::Refused(refusal) => {
                 out.put_u8(6);
@@ -463,6 +499,7 @@ impl Reply {
             4 => Reply::Absent,
             5 => Reply::Written(WriteReply {
                 context: CausalContext::decode(from)?,
+                newest_ms: from.varint("newest stamp")?,
                 siblings: varint_u32(from, "siblings")?,
                 required: from.u8("required")?,
                 received: from.u8("received")?,
@@ -478,6 +515,7 @@ impl Reply {
                 Reply::Exchanged { crowded, answer: Answer::decode(from)? }
             }
             8 => Reply::Forgetting(forgetting::Answer::decode(from)?),
+            9 => Reply::Listed(Page::decode(from)?),
             _ => return Err(DecodeError::Invalid("reply tag")),
         })
     }
@@ -516,6 +554,10 @@ impl Refusal {
                 out.put_u8(9);
                 out.put_u64(*digest);
             }
+            Refusal::TooFarAhead { ahead_ms } => {
+                out.put_u8(10);
+                out.put_varint(*ahead_ms);
+            }
         }
     }
 
@@ -542,6 +584,7 @@ impl Refusal {
             7 => Refusal::Unready,
             8 => Refusal::Doubtful { held: None },
             9 => Refusal::Doubtful { held: Some(from.u64("digest")?) },
+            10 => Refusal::TooFarAhead { ahead_ms: from.varint("skew")? },
             _ => return Err(DecodeError::Invalid("refusal tag")),
         })
     }

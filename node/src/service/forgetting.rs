@@ -362,6 +362,7 @@ impl Driver {
             | Reply::Absent
             | Reply::Written(_)
             | Reply::Exchanged { .. }
+            | Reply::Listed(_)
             | Reply::Pong
             | Reply::Refused(_) => None,
         }

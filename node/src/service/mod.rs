@@ -26,6 +26,7 @@
 
 pub mod anti_entropy;
 pub mod cluster;
+pub mod conflicts;
 pub mod coordinator;
 pub mod forgetting;
 pub mod gossip;

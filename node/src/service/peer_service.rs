@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use super::anti_entropy::answering::Answering;
+use super::coordinator::list;
 use super::coordinator::{Coordinator, RequestError, Wanted};
 use super::forgetting;
 use super::gossip::Gossip;
@@ -13,6 +14,7 @@ use super::metrics::Metrics;
 use super::replica::{Intent, Replica, ReplicaError};
 use crate::domain::key::Key;
 use crate::domain::object::Content;
+use crate::domain::object::lww::TooFarAhead;
 use crate::rpc::identity::PeerInfo;
 use crate::rpc::message::{Refusal, Reply, Request, RequestHead, WriteRequest};
 use crate::rpc::{Handled, Handler};
@@ -94,6 +96,10 @@ impl Handler for PeerService {
             Request::FetchHinted { key } => {
                 Handled::Now(self.replica.engine().hinted(&key).map_or(Reply::Absent, Reply::Found))
             }
+            Request::List(listing) => {
+                let replica = self.replica.clone();
+                Handled::Later(Box::pin(async move { list::page(&replica, &listing).await }))
+            }
             Request::Exchange { ring, ask } => {
                 let answering = self.answering.clone();
                 let mut answer = Box::pin(async move { answering.answer(head, ring, ask).await });
@@ -152,7 +158,7 @@ async fn coordinate(
     head: RequestHead,
     write: WriteRequest,
 ) -> Reply {
-    let WriteRequest { key, seen, content, expires_at_ms, w, sloppy, fallback } = write;
+    let WriteRequest { key, seen, newest_ms, content, expires_at_ms, w, sloppy, fallback } = write;
     let cluster = coordinator.cluster();
     let home = cluster.home(&key);
     let is_home = cluster.me().is_some_and(|me| home.contains(&me));
@@ -160,7 +166,7 @@ async fn coordinate(
     if !may || usize::from(w) > home.len() || w == 0 {
         return Reply::Refused(Refusal::NotHome);
     }
-    let intent = Intent { seen, content, expires_at_ms };
+    let intent = Intent { seen, newest_ms, content, expires_at_ms };
     let wanted = Wanted { required: w, sloppy };
     let outcome = if is_home {
         coordinator.coordinate(head, &key, intent, wanted).await
@@ -184,6 +190,7 @@ fn refusal(error: RequestError) -> Refusal {
         RequestError::TooManySiblings { limit, context } => {
             Refusal::TooManySiblings { context, limit: limit as u32 }
         }
+        RequestError::TooFarAhead(TooFarAhead { ahead_ms }) => Refusal::TooFarAhead { ahead_ms },
         RequestError::PairTooLarge { limit } => Refusal::PairTooLarge { limit: limit as u64 },
         RequestError::Overloaded { retry_after_ms } => {
             Refusal::Overloaded { retry_after_ms: retry_after_ms as u32 }
@@ -204,6 +211,7 @@ fn kind(request: &Request) -> &'static str {
         Request::Hint { .. } => "hint",
         Request::FetchHinted { .. } => "fetch hinted",
         Request::Write(_) => "write",
+        Request::List(_) => "list",
         Request::Exchange { .. } => "exchange",
         Request::Forgetting { .. } => "forgetting",
         Request::Ping => "ping",

@@ -10,6 +10,7 @@
 //! the fsync: readers may see a write that is not durable yet, but nobody is told that it is. A merge
 //! that changes nothing is acked behind a barrier for the same reason.
 
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -17,8 +18,11 @@ use bytes::Bytes;
 use super::anti_entropy::trees::Trees;
 use crate::domain::causality::{Actor, CausalContext, Dot};
 use crate::domain::key::Key;
+use crate::domain::listing::{Listing, Page};
 use crate::domain::mint::{EpochsExhausted, Minter};
+use crate::domain::object::lww::{self, TooFarAhead};
 use crate::domain::object::{Content, Object, Sibling};
+use crate::domain::policy::{Policies, Policy};
 use crate::runtime::time::Instant;
 use crate::runtime::{event, time};
 use crate::storage::{Engine, Known, ReadError, ReserveError, Ticket, WriteError};
@@ -29,6 +33,9 @@ const KEY_LOCKS: usize = 1024;
 
 /// Reserve the next block of epochs when so few are left.
 const EPOCHS_LOW: u64 = 1 << 16;
+
+/// What a listing reads at a time, in bytes.
+const LIST_STEP_BYTES: usize = 64 << 10;
 
 /// Why a replica did not do what it was asked. Unless said otherwise nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +52,9 @@ pub enum ReplicaError {
         /// A context that covers them all.
         context: CausalContext,
     },
+    /// The client's context is stamped too far in the future.
+    #[error(transparent)]
+    TooFarAhead(#[from] TooFarAhead),
     /// The storage engine can't read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -61,10 +71,36 @@ pub enum ReplicaError {
 pub struct Intent {
     /// What the client has seen: this is replaced, and nothing else.
     pub seen: CausalContext,
+    /// No write in it has a higher stamp, in Unix milliseconds; 0 where siblings are kept.
+    pub newest_ms: u64,
     /// The new value, or the tombstone.
     pub content: Content,
     /// When reads begin to hide it, in Unix milliseconds.
     pub expires_at_ms: Option<u64>,
+}
+
+/// What clients' writes are held to. Replication is not: what a replica has minted the others take.
+#[derive(Debug, Clone)]
+pub struct WriteRules {
+    /// Siblings that a write may leave a key with.
+    pub siblings_max: usize,
+    /// Siblings from which on the operator is told.
+    pub siblings_warn: usize,
+    /// Milliseconds that a context may be ahead of this node's clock where the last write wins.
+    pub skew_max_ms: u64,
+    /// What becomes of concurrent values. This holds for replication too.
+    pub policies: Policies,
+}
+
+impl Default for WriteRules {
+    fn default() -> Self {
+        Self {
+            siblings_max: 100,
+            siblings_warn: 25,
+            skew_max_ms: 86_400_000,
+            policies: Policies::default(),
+        }
+    }
 }
 
 /// A write that the local log has accepted.
@@ -88,7 +124,7 @@ pub struct Replica {
     failures_seen: Mutex<u64>,
     damages_seen: Mutex<u64>,
     trusts_seen: Mutex<u64>,
-    siblings_max: usize,
+    rules: WriteRules,
 }
 
 impl Replica {
@@ -96,8 +132,8 @@ impl Replica {
     ///
     /// # Errors
     /// When the reservation can't be made durable.
-    pub async fn start(engine: Engine, siblings_max: usize) -> Result<Self, ReserveError> {
-        Self::start_with(engine, siblings_max, Arc::new(Trees::none())).await
+    pub async fn start(engine: Engine, rules: WriteRules) -> Result<Self, ReserveError> {
+        Self::start_with(engine, rules, Arc::new(Trees::none())).await
     }
 
     /// [`start`](Self::start), with every change told to `trees`.
@@ -106,7 +142,7 @@ impl Replica {
     /// As it.
     pub async fn start_with(
         engine: Engine,
-        siblings_max: usize,
+        rules: WriteRules,
         trees: Arc<Trees>,
     ) -> Result<Self, ReserveError> {
         let block = engine.reserve_epochs().await?;
@@ -122,13 +158,18 @@ impl Replica {
             failures_seen: Mutex::new(failures),
             damages_seen: Mutex::new(damages),
             trusts_seen: Mutex::new(trusts),
-            siblings_max,
+            rules,
         })
     }
 
     /// The storage engine beneath.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// What clients' writes are held to.
+    pub fn rules(&self) -> &WriteRules {
+        &self.rules
     }
 
     /// The trees of what it holds.
@@ -144,6 +185,40 @@ impl Replica {
         Ok(self.engine.known(key).await?)
     }
 
+    /// What this replica holds of the keys that `listing` asks for; `None`: it cannot vouch for that. Each key is as it was
+    /// at some moment of the call, so what was acked before it began is there.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Read`].
+    pub async fn list(&self, listing: &Listing) -> Result<Option<Page>, ReplicaError> {
+        let token = listing.prefix.token();
+        let (mut low, mut high) = listing.bounds();
+        let mut page = Page::default();
+        let (most, mut left) = (listing.entries.max(1) as usize, listing.bytes.max(1) as usize);
+        while page.entries.len() < most && left > 0 {
+            // Small steps: the rest of what is read is thrown away.
+            let step = left.min(LIST_STEP_BYTES);
+            let entries = match listing.reverse {
+                false => self.engine.scan(low.clone(), high.clone(), step).await?,
+                true => self.engine.scan_back(low.clone(), high.clone(), step).await?,
+            };
+            let Some((last, _)) = entries.last() else { break };
+            match listing.reverse {
+                false => low = Bound::Excluded(last.clone()),
+                true => high = Bound::Excluded(last.clone()),
+            }
+            let weight =
+                |(key, object): &(Key, Arc<Object>)| key.size_bytes() + object.size_bytes();
+            left = left.saturating_sub(entries.iter().map(weight).sum());
+            page.entries.extend(entries);
+        }
+        page.more = page.entries.len() >= most || left == 0;
+        page.entries.truncate(most);
+        // Asked last: what a scan leaves out for damage is in doubt by then.
+        let doubtful = self.engine.doubts().iter().any(|range| range.contains(token));
+        Ok((!doubtful).then_some(page))
+    }
+
     /// Mints a dot for `intent` and logs the result. Only a home replica of the key may do this.
     ///
     /// # Errors
@@ -155,7 +230,7 @@ impl Replica {
         let Known { object: state, doubtful } = self.engine.known(key).await?;
         self.check_siblings(state.as_deref(), &intent.seen)?;
         let seen = intent.seen.clone();
-        let (dot, object, context) = self.write_on(state.as_deref(), doubtful, intent).await?;
+        let (dot, object, context) = self.write_on(key, state.as_deref(), doubtful, intent).await?;
         let told = if doubtful { alone(&object, dot, &seen) } else { object.clone() };
         let recent_at = Some(time::now());
         let ticket = self.trees.put(&self.engine, key, state.as_deref(), object, recent_at)?;
@@ -243,10 +318,13 @@ impl Replica {
         let _lock = self.lock(key).await;
         // What is merged with less than was confirmed stays in doubt.
         let before = self.engine.known(key).await?.object;
+        let policy = self.rules.policies.of(key.bucket());
         let merged = match before.clone() {
-            None => object,
-            Some(mut state) => {
-                if !Arc::make_mut(&mut state).merge(&object) {
+            // What a fallback kept was merged without the policy.
+            None if object.siblings().len() <= 1 => object,
+            state => {
+                let mut state = state.unwrap_or_default();
+                if !Arc::make_mut(&mut state).merge_under(policy, &object) {
                     return Ok((state, self.engine.barrier()));
                 }
                 state
@@ -269,7 +347,8 @@ impl Replica {
         owner: &str,
     ) -> Result<Minted, ReplicaError> {
         self.keep_epochs_reserved().await?;
-        let (dot, object, context) = self.write_on(None, false, intent).await?;
+        self.check_siblings(self.hinted(key).as_deref(), &intent.seen)?;
+        let (dot, object, context) = self.write_on(key, None, false, intent).await?;
         let ticket = self.store_hint(owner, key, object.clone())?;
         event::note("dot_minted", key.token().0, dot.counter);
         Ok(Minted { object, context, ticket })
@@ -305,10 +384,17 @@ impl Replica {
     /// with the write in it, and the context for the client.
     async fn write_on(
         &self,
+        key: &Key,
         state: Option<&Object>,
         doubtful: bool,
         intent: Intent,
     ) -> Result<(Dot, Arc<Object>, CausalContext), ReplicaError> {
+        let policy = self.rules.policies.of(key.bucket());
+        let now_ms = time::wall_clock_ms();
+        let seen = lww::Seen { context: &intent.seen, newest_ms: intent.newest_ms };
+        if policy == Policy::LastWrite {
+            lww::check(state, seen, now_ms, self.rules.skew_max_ms)?;
+        }
         let dot = loop {
             match self.mint(state, &intent.seen, doubtful) {
                 Ok(dot) => break dot,
@@ -319,11 +405,14 @@ impl Replica {
         let sibling = Sibling {
             dot,
             content: intent.content,
-            written_at_ms: time::wall_clock_ms(),
+            written_at_ms: match policy {
+                Policy::Siblings => now_ms,
+                Policy::LastWrite => lww::stamp(state, seen, now_ms, dot),
+            },
             expires_at_ms: intent.expires_at_ms,
         };
         let mut object = state.cloned().unwrap_or_default();
-        let context = object.write(&intent.seen, sibling);
+        let context = object.write_under(policy, &intent.seen, sibling);
         Ok((dot, Arc::new(object), context))
     }
 
@@ -334,12 +423,13 @@ impl Replica {
     ) -> Result<(), ReplicaError> {
         let Some(object) = state else { return Ok(()) };
         let kept = object.siblings().iter().filter(|s| !seen.contains(s.dot)).count();
-        if kept < self.siblings_max {
+        if kept < self.rules.siblings_max {
             return Ok(());
         }
+        event::note("too_many_siblings", 0, kept as u64);
         Err(ReplicaError::TooManySiblings {
             siblings: object.siblings().len(),
-            limit: self.siblings_max,
+            limit: self.rules.siblings_max,
             context: object.context().clone(),
         })
     }

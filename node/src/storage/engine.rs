@@ -53,7 +53,7 @@ impl Known {
 /// [`close`](Engine::close), what is pending is still written in the background.
 #[derive(Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     cache: Arc<BlockCache>,
     identity: Arc<StdMutex<Identity>>,
     /// Taken away when the engine ends: after that the folder may belong to somebody else.

@@ -52,6 +52,22 @@ impl Memtable {
         }
     }
 
+    /// The last `count` entries between the bounds, in order, and whether they are as many as that.
+    pub(super) fn last(
+        &self,
+        (from, to): (Bound<&Key>, Bound<&Key>),
+        count: usize,
+    ) -> (Vec<(Key, Arc<Object>)>, bool) {
+        if is_empty_range(from, to) {
+            return (Vec::new(), false);
+        }
+        let last = self.map.range::<Key, _>((from, to)).rev().take(count);
+        let mut last: Vec<_> = last.map(|(key, object)| (key.clone(), object.clone())).collect();
+        last.reverse();
+        let full = last.len() == count;
+        (last, full)
+    }
+
     /// Appends entries between the bounds to `page`, in order, until it has taken `budget` bytes of
     /// weight or `count` entries; the entry that crosses the budget is still taken. Returns what is
     /// left of the budget; 0 when it is used up.

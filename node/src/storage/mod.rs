@@ -41,6 +41,7 @@
 //! It does not heal what is in doubt: it says what that is ([`Engine::doubts`]), and is told when it was
 //! healed ([`Engine::trust`]). It does not heal a damaged log or manifest: it refuses to open.
 
+mod backward;
 pub mod checkpoint;
 mod compaction;
 mod doubt;

@@ -17,6 +17,13 @@
 //! - The token of an acked write covers that write and what its request's token covered. (The store may
 //!   return a shorter form that names more when one sibling is left; by the fact above it covers the same.)
 //!
+//! - A write that was refused at the limit of siblings is told a token of all that its coordinator knows. Nothing of that is
+//!   shown, so it surely covers nothing, and may cover all that had begun.
+//!
+//! - Where the last write wins, a reply shows one write, and what it knows beside that was superseded by nobody's token. So its
+//!   upper bound is all that had begun, unless it shows nothing. The lower bound is as before: a write that a
+//!   token covers loses against the one that was sent with it, whatever the clocks say.
+//!
 //! Three things hide which writes a reply shows: retries put equal bytes under two writes, tombstones all
 //! look alike, and an unanswered attempt may take effect at any later time, or never. So each set of
 //! writes is kept as two: [`Known::must`] is surely in it, [`Known::may`] is all that can be. A check that
@@ -91,14 +98,28 @@ pub(super) struct Reading<'a> {
     pub(super) token: Known,
 }
 
+/// A write that was refused because the key has too many siblings.
+#[derive(Debug)]
+pub(super) struct Crowded<'a> {
+    pub(super) op: &'a Operation,
+    /// What its request's token covered.
+    pub(super) seen: Known,
+    /// Attempts that began before it ended: the first so many.
+    pub(super) horizon: usize,
+}
+
 /// All that can be known of one key.
 #[derive(Debug)]
 pub(super) struct KeyView<'a> {
     pub(super) key: KeyIndex,
+    /// Of concurrent values the last one wins.
+    pub(super) last_write: bool,
     /// In order of their start.
     pub(super) attempts: Vec<Attempt<'a>>,
     /// In order of their end.
     pub(super) readings: Vec<Reading<'a>>,
+    /// In order of their end.
+    pub(super) crowded: Vec<Crowded<'a>>,
     /// The reading after healing, an index into `readings`.
     pub(super) last: Option<usize>,
     /// Attempts that may be known without being shown, with the time from which on that is so.
@@ -112,6 +133,7 @@ pub(super) struct KeyView<'a> {
 enum Place {
     Attempt(usize),
     Reading(usize),
+    Crowded(usize),
 }
 
 impl<'a> KeyView<'a> {
@@ -119,8 +141,10 @@ impl<'a> KeyView<'a> {
     pub(super) fn new(evidence: &'a Evidence, key: KeyIndex, ops: &[&'a Operation]) -> Self {
         let mut view = KeyView {
             key,
+            last_write: evidence.history.keys.get(key.0 as usize).is_some_and(|k| k.last_write),
             attempts: Vec::new(),
             readings: Vec::new(),
+            crowded: Vec::new(),
             last: None,
             hidden: Vec::new(),
             by_item: BTreeMap::new(),
@@ -130,12 +154,13 @@ impl<'a> KeyView<'a> {
             match event {
                 Event::Begins(op, item) => view.begin(evidence, op, item),
                 Event::Answered(op, got) => view.answer(op, got),
+                Event::Refused(op) => view.refuse(op),
             }
         }
         let last = evidence.finals.iter().find(|f| f.key == key).map(|f| f.read);
         view.last = last.and_then(|read| match view.by_op.get(&read) {
             Some(Place::Reading(at)) => Some(*at),
-            Some(Place::Attempt(_)) | None => None,
+            Some(Place::Attempt(_) | Place::Crowded(_)) | None => None,
         });
         view
     }
@@ -189,10 +214,20 @@ impl<'a> KeyView<'a> {
 
     fn answer(&mut self, op: &'a Operation, got: &'a Got) {
         let horizon = self.attempts.len();
-        let items = items(got);
+        let mut items = items(got);
+        // A key that a listing passes over is deleted, or nothing is known of it.
+        if got.passed_over && !self.candidates(Item::Deleted, horizon).is_empty() {
+            items.push(Item::Deleted);
+        }
         let token = self.knows(&items, horizon, op.end_ns);
         self.by_op.insert(op.id, Place::Reading(self.readings.len()));
         self.readings.push(Reading { op, got, items, horizon, token });
+    }
+
+    fn refuse(&mut self, op: &'a Operation) {
+        let seen = op.context_from.map_or_else(Known::default, |from| self.token(from));
+        self.by_op.insert(op.id, Place::Crowded(self.crowded.len()));
+        self.crowded.push(Crowded { op, seen, horizon: self.attempts.len() });
     }
 
     /// What a home replica knows that shows this after every request.
@@ -218,6 +253,9 @@ impl<'a> KeyView<'a> {
             token.may.insert(at);
             token.may.add(&self.attempts[at].seen.may);
         }
+        if self.last_write && !items.is_empty() {
+            (0..horizon).for_each(|at| token.may.insert(at));
+        }
         token
     }
 
@@ -229,6 +267,14 @@ impl<'a> KeyView<'a> {
                 let mut known = self.attempts[at].seen.clone();
                 known.must.insert(at);
                 known.may.insert(at);
+                if self.last_write {
+                    (0..self.attempts.len()).for_each(|at| known.may.insert(at));
+                }
+                known
+            }
+            Some(&Place::Crowded(at)) => {
+                let mut known = Known::default();
+                (0..self.crowded[at].horizon).for_each(|attempt| known.may.insert(attempt));
                 known
             }
             None => Known::default(),
@@ -330,9 +376,11 @@ fn expired_since(evidence: &Evidence, op: &Operation) -> bool {
 enum Event<'a> {
     Begins(&'a Operation, Item),
     Answered(&'a Operation, &'a Got),
+    /// For too many siblings.
+    Refused(&'a Operation),
 }
 
-/// The starts of attempts and the ends of answered reads, in order of time. At one instant: starts come
+/// The starts of attempts and the ends of answered reads and of refusals that carry a token, in order of time. At one instant: starts come
 /// first, since a reply that ends then may show them; but a start whose token came at that very
 /// instant must come after its source.
 fn events<'a>(history: &History, ops: &[&'a Operation]) -> Vec<Event<'a>> {
@@ -341,6 +389,9 @@ fn events<'a>(history: &History, ops: &[&'a Operation]) -> Vec<Event<'a>> {
         let source = op.context_from.and_then(|from| history.ops.get(from.0 as usize));
         let turn = if source.is_some_and(|s| s.end_ns >= op.start_ns) { 2 } else { 0 };
         match (&op.kind, &op.outcome) {
+            (Kind::Put { .. } | Kind::Delete, Outcome::Refused { status: Some(409) }) => {
+                events.push((op.end_ns, 1, op.id, Event::Refused(op)));
+            }
             (_, Outcome::Refused { .. }) | (Kind::Get, Outcome::Unknown { .. }) => {}
             (_, Outcome::Got(got)) => {
                 events.push((op.end_ns, 1, op.id, Event::Answered(op, got)));

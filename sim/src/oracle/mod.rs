@@ -18,7 +18,7 @@
 //! | 9 | so many acks, so many home replicas that have it once hints are delivered | `copies` |
 //! | 9 | no hint is lost before its owner has it, none is left after healing | `handoff` |
 //! | 10 | after healing, all list the same members, all up, and have one ring | `agreement` |
-//! | 12 | gauges stay within their bounds | `bounds` |
+//! | 12 | gauges stay within their bounds; a write is refused for siblings only if there are so many | `bounds`, `siblings` |
 //!
 //! Two rules for every check. **Sound first**: with a store that keeps its promises, whatever the
 //! faults, no check ever accuses; each file argues why. **Then sharp**: `tests/` breaks a model store in
@@ -100,7 +100,7 @@ pub fn judge(evidence: &Evidence) -> Result<Vec<Violation>, Malformed> {
         phantom::check(evidence, &view, &story, &mut found);
         resurrection::check(&view, &story, &mut found);
         expiry::check(evidence, &view, &story, &mut found);
-        siblings::check(&view, &story, &mut found);
+        siblings::check(evidence, &view, &story, &mut found);
         fresh::check(evidence, &view, &story, &mut found);
         hearsay::check(evidence, &view, &story, &mut found);
         copies::check(evidence, &view, &story, &mut found);

@@ -21,22 +21,44 @@
 //! cover: each attempt goes on from its own client's last write if it covers that, else from the oldest open
 //! end that it covers). Siblings are pairwise concurrent, so a chain holds at most one of them. For k disciplined
 //! clients that gives k, plus one for each of their attempts that went unanswered.
+//!
+//! **The last write wins**: one value is shown, and one sibling is there after a write.
+//!
+//! **Refusals** at the limit of siblings (point 12) are held to the same count: so many chains must there be that the refused
+//! write's token does not surely cover.
 
 use std::collections::BTreeSet;
 
 use super::Violation;
-use super::knowledge::{Item, KeyView, Reading};
+use super::knowledge::{Crowded, Item, KeyView, Reading};
 use super::story::{Story, list};
-use crate::history::{OpId, Outcome};
+use crate::history::{Evidence, OpId, Outcome};
 
-pub(super) fn check(view: &KeyView<'_>, story: &Story<'_>, found: &mut Vec<Violation>) {
+pub(super) fn check(
+    evidence: &Evidence,
+    view: &KeyView<'_>,
+    story: &Story<'_>,
+    found: &mut Vec<Violation>,
+) {
     for reading in &view.readings {
+        if view.last_write && reading.items.len() > 1 {
+            let explanation = format!(
+                "{} showed {} together, and of concurrent values the last write is to win.",
+                reading.op.id,
+                list(&reading.items)
+            );
+            found.push(story.violation(5, view.key, vec![reading.op.id], explanation));
+        }
         found.extend(shown_twice(view, reading, story));
         found.extend(ordered_pair(view, reading, story));
     }
     let chains = chains(view);
     for at in 0..view.attempts.len() {
         found.extend(too_many(view, at, &chains, story));
+    }
+    if let Some(limit) = evidence.rules.siblings_max {
+        let refusals = view.crowded.iter();
+        found.extend(refusals.filter_map(|refusal| too_few(view, refusal, limit, &chains, story)));
     }
 }
 
@@ -106,6 +128,27 @@ fn chains(view: &KeyView<'_>) -> Vec<usize> {
     chain_of
 }
 
+/// Point 12: a write is refused at the limit only if there can be so many siblings beside it.
+fn too_few(
+    view: &KeyView<'_>,
+    refusal: &Crowded<'_>,
+    limit: u32,
+    chains: &[usize],
+    story: &Story<'_>,
+) -> Option<Violation> {
+    let begun = (0..refusal.horizon).filter(|&at| !refusal.seen.must.contains(at));
+    let beside: BTreeSet<usize> = begun.map(|at| chains[at]).collect();
+    if beside.len() >= limit as usize {
+        return None;
+    }
+    let explanation = format!(
+        "{} was refused because the key had {limit} siblings, but at most {} writes can be concurrent beside it.",
+        refusal.op.id,
+        beside.len()
+    );
+    Some(story.violation(12, view.key, vec![refusal.op.id], explanation))
+}
+
 fn too_many(
     view: &KeyView<'_>,
     at: usize,
@@ -125,7 +168,7 @@ fn too_many(
         })
         .map(|(index, _)| chains[index])
         .collect();
-    let most = 1 + beside.len();
+    let most = if view.last_write { 1 } else { 1 + beside.len() };
     let problem = if siblings == 0 {
         "no sibling at all, though the write itself is one".to_string()
     } else if siblings as usize > most {

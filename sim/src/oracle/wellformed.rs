@@ -74,7 +74,7 @@ fn source(earlier: &[Operation], op: &Operation) -> Option<&'static str> {
     };
     let gave = match &from.outcome {
         Outcome::Got(got) => got.context,
-        Outcome::Acked { .. } => true,
+        Outcome::Acked { .. } | Outcome::Refused { status: Some(409) } => true,
         Outcome::Refused { .. } | Outcome::Unknown { .. } => false,
     };
     if op.kind == Kind::Get {

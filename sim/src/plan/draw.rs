@@ -67,6 +67,8 @@ struct Swarm {
     sloppy: Vec<Option<bool>>,
     /// Keys are used one after the other, each for a while, and deleted: so that there is time to forget them.
     passing: bool,
+    /// Of a hundred operations, how many are listings.
+    list_percent: u64,
     /// The node that most faults of one node strike: what one fault leaves open, such as writes on a
     /// slow disk, only another one there can turn into a loss.
     victim: Option<NodeNo>,
@@ -150,7 +152,10 @@ fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
         segment_bytes: die.pick(&[4 << 10, 64 << 10, 1 << 20, 64 << 20]),
         engine: draw_engine(dice),
         pair_bytes_max: die.pick(&[2 << 10, 10 << 10, 10 << 10]),
-        siblings_max: die.pick(&[5, 20, 100, 100]),
+        siblings_max: {
+            let usual = die.pick(&[5, 20, 100, 100]);
+            if dice.stream("crowd", 0, 0).chance(12) { 2 } else { usual }
+        },
         requests_in_flight_max: dice.stream("limits", 0, 0).weighted(&[
             (6, None),
             (1, Some(2)),
@@ -168,6 +173,12 @@ fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
             .stream("hints", 0, 0)
             .weighted(&[(6, false), (1, true)])
             .then(|| dice.stream("hints", 0, 1).magnitude(300, 16 << 10)),
+        last_write: dice.stream("last write", 0, 0).weighted(&[
+            (12, vec![]),
+            (2, vec!["büro".to_owned()]),
+            (3, vec!["b".to_owned()]),
+            (1, vec!["b".to_owned(), "büro".to_owned()]),
+        ]),
         peer_queue_bytes: tight.chance(6).then(|| tight.magnitude(256, 8 << 10)),
         http_idle_ms: tight.chance(6).then(|| tight.within(500, 3_000)),
         peer_requests_max: tight.chance(6).then(|| tight.within(1, 4) as u32),
@@ -196,6 +207,10 @@ fn draw_clients(dice: Dice, settings: &Settings) -> Vec<ClientPlan> {
                 retry_pause_ms: die.magnitude(1, 1_000),
                 retry_elsewhere: die.chance(60),
                 patience_ms: settings.request_timeout_ms * die.pick(&[1, 2, 2, 4]) / 2,
+                batch_max: {
+                    let mut die = dice.stream("batch", client, 0);
+                    die.chance(20).then(|| die.within(2, 20) as u32)
+                },
             }
         })
         .collect()
@@ -266,6 +281,14 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
         (actions[4], actions[2]) = (12, actions[2].min(4));
         keys = keys.max(12);
     }
+    if shape == Shape::Mixed && !plan.settings.last_write.is_empty() {
+        // Where stamps decide, clocks are wrong more often than not.
+        let mut die = dice.stream("skew", 0, 0);
+        if die.chance(75) {
+            kinds.extend(["clock_step"; 3]);
+            faults += die.within(2, 8);
+        }
+    }
     let mut tied_percent = die.pick(&[0, 50, 90]);
     if shape == Shape::Torn {
         (kinds, tied_percent) = (vec!["power_loss"], 95);
@@ -292,6 +315,7 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
             (1, _) | (2, Shape::Damaged) => vec![Some(false)],
             (_, _) => vec![None, Some(false), Some(true)],
         },
+        list_percent: dice.stream("lists", 0, 0).weighted(&[(5, 0), (2, 3), (1, 20)]),
         victim: die.chance(50).then(|| NodeNo(die.within(1, nodes) as u32)),
     }
 }
@@ -327,6 +351,8 @@ fn draw_operation(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Operation 
         Action::Delete { context: Context::None },
     ];
     let weighted: Vec<(u64, Action)> = swarm.actions.into_iter().zip(choices).collect();
+    let mut list = dice.stream("list", 0, id);
+    let lists = list.chance(swarm.list_percent);
     let own_level = die.chance(swarm.level_percent);
     let level = die.weighted(&[
         (3, Level::Quorum),
@@ -345,8 +371,12 @@ fn draw_operation(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Operation 
         at_ms,
         client: ClientNo(die.within(1, plan.clients.len() as u64) as u32),
         node: NodeNo(die.within(1, plan.nodes.len() as u64) as u32),
-        key: key_name(key),
-        action: die.weighted(&weighted),
+        key: key_name(if lists { TAGGED } else { key }),
+        action: {
+            let single = die.weighted(&weighted);
+            let many = Action::List { limit: list.within(1, 5), reverse: list.chance(50) };
+            if lists { many } else { single }
+        },
         ttl_s: draw_ttl(dice, id),
         level: own_level.then_some(level),
         sloppy: die.pick(&swarm.sloppy),
@@ -366,6 +396,8 @@ fn draw_ttl(dice: Dice, id: u64) -> Option<u32> {
     let mut die = dice.stream("ttl", 1, id);
     die.chance(percent).then(|| die.pick(&[1, 2, 5, 15, 1_000]))
 }
+/// The number of a key with a tag.
+const TAGGED: u64 = 7;
 
 /// Most keys are plain; some have what trips up paths, tags and encodings.
 fn key_name(number: u64) -> String {

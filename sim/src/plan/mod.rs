@@ -141,6 +141,9 @@ pub struct Settings {
     pub pair_bytes_max: u64,
     /// The most siblings that a key may have before writes are refused.
     pub siblings_max: u32,
+    /// The buckets where the last write wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_write: Vec<String>,
     /// The most client requests that a node answers at one time; it refuses more. `None`: the node's
     /// default, which no plan's clients can reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -269,6 +272,9 @@ pub struct ClientPlan {
     pub retry_elsewhere: bool,
     /// How long it waits for an answer before it gives up.
     pub patience_ms: u64,
+    /// So many of its reads and writes that are due within a second go in one batch; `None`: each goes alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_max: Option<u32>,
 }
 
 impl Plan {

@@ -49,6 +49,13 @@ pub enum Action {
         /// The value's size, about.
         bytes: u64,
     },
+    /// Lists the keys of the tag in its key's name, page by page.
+    List {
+        /// Items of a page at the most.
+        limit: u64,
+        /// From the last to the first.
+        reverse: bool,
+    },
     /// Deletes.
     Delete {
         /// What the deletion claims to have seen.
@@ -88,6 +95,7 @@ impl Action {
             Action::Put { context: Context::None, .. } => "put",
             Action::Put { context: Context::Last, .. } => "put_with_context",
             Action::Update { .. } => "update",
+            Action::List { .. } => "list",
             Action::Delete { .. } => "delete",
         }
     }

@@ -59,7 +59,13 @@ pub(super) fn request_max_ms(plan: &Plan) -> u64 {
 /// The manners of the observer, the client that reads every key after healing: as patient as nodes allow.
 pub(super) fn observer(plan: &Plan) -> ClientPlan {
     let patience_ms = request_max_ms(plan);
-    ClientPlan { retries: 0, retry_pause_ms: 0, retry_elsewhere: false, patience_ms }
+    ClientPlan {
+        retries: 0,
+        retry_pause_ms: 0,
+        retry_elsewhere: false,
+        patience_ms,
+        batch_max: None,
+    }
 }
 
 /// How long it may take until everything that was deleted is forgotten, once all members are up and no hint is left: it is found,
@@ -91,6 +97,7 @@ pub(super) fn rules(plan: &Plan) -> Rules {
         service_ns: 20 * slowest_us(plan) * 1_000 + 200_000_000,
         in_flight_max: plan.settings.requests_in_flight_max.map_or(u64::MAX, u64::from),
         tight: plan.settings.is_tight(),
+        siblings_max: Some(plan.settings.siblings_max),
     }
 }
 

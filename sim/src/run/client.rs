@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use starling::client::{Client, Request, kv_target};
+use starling::client::{Client, ClientError, Request, Response, kv_target};
 use starling_world::{machine, time};
 use tokio::sync::mpsc;
 
@@ -19,12 +19,15 @@ use super::budget;
 use super::cluster::Cluster;
 use super::recorder::{Begin, Recorder};
 
+/// Operations that are due within so long go in one batch.
+const BATCH_MS: u64 = 1_000;
+
 /// A client's memory.
 pub(super) struct Session {
-    plan: Arc<Plan>,
-    recorder: Arc<Recorder>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) recorder: Arc<Recorder>,
     client: ClientNo,
-    manners: ClientPlan,
+    pub(super) manners: ClientPlan,
     addresses: Vec<SocketAddr>,
     connections: BTreeMap<NodeNo, Client>,
     /// For each key, the last context received and the operation that received it.
@@ -33,9 +36,9 @@ pub(super) struct Session {
 
 /// A context and the operation that received it.
 #[derive(Clone, Debug)]
-struct Received {
+pub(super) struct Received {
     from: OpId,
-    token: String,
+    pub(super) token: String,
 }
 
 /// One request, but for the node.
@@ -48,7 +51,7 @@ pub(super) struct Ask {
     pub(super) level: Option<Level>,
     pub(super) sloppy: Option<bool>,
     pub(super) ttl_s: Option<u32>,
-    context: Option<Received>,
+    pub(super) context: Option<Received>,
 }
 
 /// Starts every client of the plan; they stop by themselves when the faults end.
@@ -115,20 +118,52 @@ impl Session {
         let end_ns = start_ns + plan.length.faults_ms * 1_000_000;
         let client = self.client;
         let own = plan.operations.iter().filter(|operation| operation.client == client);
-        for operation in own {
-            let begin_ns = start_ns + operation.at_ms * 1_000_000;
-            let wait_ns = begin_ns.saturating_sub(starling_world::now());
+        let own: Vec<Operation> = own.cloned().collect();
+        let most = self.manners.batch_max.unwrap_or(1) as usize;
+        let mut at = 0;
+        while at < own.len() {
+            let begin_ms = own[at].at_ms;
+            let wait_ns = (start_ns + begin_ms * 1_000_000).saturating_sub(starling_world::now());
             if wait_ns > 0 {
                 time::sleep(Duration::from_nanos(wait_ns)).await;
             }
             if starling_world::now() >= end_ns {
                 return;
             }
-            self.perform(operation, end_ns).await;
+            let due = own[at..].iter().take(most);
+            let due = due.take_while(|op| op.at_ms <= begin_ms + BATCH_MS && is_simple(op));
+            match due.count() {
+                0 | 1 => {
+                    self.perform(&own[at], end_ns).await;
+                    at += 1;
+                }
+                several => {
+                    self.batch(&own[at..at + several]).await;
+                    at += several;
+                }
+            }
         }
     }
 
     async fn perform(&mut self, operation: &Operation, end_ns: u64) {
+        if let Action::List { limit, reverse } = operation.action {
+            return self.list(operation, limit, reverse, end_ns).await;
+        }
+        let mut ask = self.ask(operation);
+        if let Action::Update { bytes } = operation.action {
+            let (read, outcome) = self.insist(&ask, operation.node, end_ns).await;
+            if !matches!(outcome, Outcome::Got(_)) {
+                return;
+            }
+            self.write(&mut ask, operation.id, bytes);
+            let received = self.contexts.get(&operation.key);
+            ask.context = received.filter(|received| received.from == read).cloned();
+        }
+        self.insist(&ask, operation.node, end_ns).await;
+    }
+
+    /// What `operation` asks for, or its first part.
+    pub(super) fn ask(&self, operation: &Operation) -> Ask {
         let mut ask = Ask {
             key: operation.key.clone(),
             kind: Kind::Get,
@@ -139,26 +174,17 @@ impl Session {
             context: None,
         };
         match operation.action {
-            Action::Get => {}
+            Action::Get | Action::Update { .. } | Action::List { .. } => {}
             Action::Put { bytes, context } => {
                 self.write(&mut ask, operation.id, bytes);
                 ask.context = self.context(&operation.key, context);
-            }
-            Action::Update { bytes } => {
-                let (read, outcome) = self.insist(&ask, operation.node, end_ns).await;
-                if !matches!(outcome, Outcome::Got(_)) {
-                    return;
-                }
-                self.write(&mut ask, operation.id, bytes);
-                let received = self.contexts.get(&operation.key);
-                ask.context = received.filter(|received| received.from == read).cloned();
             }
             Action::Delete { context } => {
                 ask.kind = Kind::Delete;
                 ask.context = self.context(&operation.key, context);
             }
         }
-        self.insist(&ask, operation.node, end_ns).await;
+        ask
     }
 
     fn context(&self, key: &str, which: Context) -> Option<Received> {
@@ -217,7 +243,15 @@ impl Session {
         node: NodeNo,
         retry_of: Option<OpId>,
     ) -> (OpId, Outcome) {
-        let id = self.recorder.begin(Begin {
+        let id = self.begin(ask, node, retry_of);
+        let heard = self.send(node, self.request(ask)).await;
+        let outcome = self.end(id, ask, &heard);
+        (id, outcome)
+    }
+
+    /// Writes down that `ask` is being sent now.
+    pub(super) fn begin(&self, ask: &Ask, node: NodeNo, retry_of: Option<OpId>) -> OpId {
+        self.recorder.begin(Begin {
             client: self.client,
             node,
             key: &ask.key,
@@ -225,24 +259,44 @@ impl Session {
             asked: self.asked(ask),
             context_from: ask.context.as_ref().map(|received| received.from),
             retry_of,
-        });
+        })
+    }
+
+    /// Sends one request and waits for the answer as long as the client's patience lasts.
+    pub(super) async fn send(
+        &mut self,
+        node: NodeNo,
+        request: Request,
+    ) -> Result<Response, ClientError> {
         let address = self.addresses[node.0 as usize - 1];
         let mut connection = self.connections.remove(&node).unwrap_or_else(|| Client::new(address));
         let limit = Duration::from_millis(budget::give_up_ms(self.manners.patience_ms));
-        let heard = connection.send(self.request(ask), time::now() + limit).await;
+        let heard = connection.send(request, time::now() + limit).await;
         self.connections.insert(node, connection);
-        let outcome = answer::outcome(ask.kind, &heard, |bytes| self.recorder.recognise(bytes));
+        heard
+    }
+
+    /// Writes down what was heard, and keeps the context that came along.
+    pub(super) fn end(
+        &mut self,
+        id: OpId,
+        ask: &Ask,
+        heard: &Result<Response, ClientError>,
+    ) -> Outcome {
+        let outcome = answer::outcome(ask.kind, heard, |bytes| self.recorder.recognise(bytes));
+        // A write that was refused for its siblings is told the context that resolves them.
         if let Ok(response) = heard
-            && let Outcome::Got(_) | Outcome::Acked { .. } = outcome
-            && let Some(token) = response.context
+            && let Outcome::Got(_) | Outcome::Acked { .. } | Outcome::Refused { status: Some(409) } =
+                outcome
+            && let Some(token) = response.context.clone()
         {
             self.contexts.insert(ask.key.clone(), Received { from: id, token });
         }
         self.recorder.end(id, outcome.clone());
-        (id, outcome)
+        outcome
     }
 
-    fn asked(&self, ask: &Ask) -> Asked {
+    pub(super) fn asked(&self, ask: &Ask) -> Asked {
         let settings = &self.plan.settings;
         let usual = match ask.kind {
             Kind::Get => settings.read_quorum,
@@ -286,6 +340,14 @@ const fn ttl_s(ask: &Ask) -> Option<u32> {
     match ask.kind {
         Kind::Put { .. } => ask.ttl_s,
         Kind::Get | Kind::Delete => None,
+    }
+}
+
+/// Whether it may go in a batch.
+fn is_simple(operation: &Operation) -> bool {
+    match operation.action {
+        Action::Get | Action::Put { .. } | Action::Delete { .. } => true,
+        Action::Update { .. } | Action::List { .. } => false,
     }
 }
 

@@ -24,6 +24,7 @@ mod founding;
 mod heal;
 pub mod large;
 mod logs;
+mod many;
 mod node;
 mod operator;
 mod recorder;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use starling::config::{Advertise, Config, Detector, Member, Sync};
+use starling::config::{Advertise, Config, Conflicts, Detector, Member, Sync};
 use starling::domain::key::Key;
 use starling::domain::membership;
 use starling::domain::quorum;
@@ -78,6 +78,11 @@ fn config(plan: &Plan, node: NodeNo) -> Config {
     config.timeouts.request_max_ms = budget::request_max_ms(plan);
     config.limits.pair_bytes = settings.pair_bytes_max as usize;
     config.limits.siblings = settings.siblings_max as usize;
+    config.buckets =
+        settings.last_write.iter().map(|bucket| (bucket.clone(), Conflicts::Lww)).collect();
+    // Clocks that are wrong by a day excuse nothing.
+    config.limits.lww_skew_ms = 31_536_000_000;
+    config.limits.siblings_warn = config.limits.siblings.div_ceil(2).max(2);
     set_rare(&mut config, settings);
     config.storage.sync = if settings.sync_always { Sync::Always } else { Sync::Interval };
     config.storage.segment_bytes = settings.segment_bytes;

@@ -42,7 +42,10 @@ impl Recorder {
         let mut inner = Inner::default();
         for name in plan.keys() {
             inner.keys.insert(name.clone(), KeyIndex(inner.history.keys.len() as u32));
-            inner.history.keys.push(KeyInfo { name, homes: Vec::new(), fallbacks: Vec::new() });
+            let bucket = name.split('/').next().unwrap_or_default();
+            let last_write = plan.settings.last_write.iter().any(|lww| lww == bucket);
+            let (homes, fallbacks) = Default::default();
+            inner.history.keys.push(KeyInfo { name, homes, fallbacks, last_write });
         }
         Self { inner: Mutex::new(inner) }
     }

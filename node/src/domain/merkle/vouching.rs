@@ -15,6 +15,7 @@
 
 use crate::domain::causality::Actor;
 use crate::domain::object::Object;
+use crate::domain::policy::Policy;
 
 /// What one other live home replica says about a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,20 +35,25 @@ pub struct Settled {
     pub tell: Object,
 }
 
-/// Settles `own`, which this copy in doubt holds, with what all other live home replicas say. `is_fresh` tells the actors that this
+/// Settles `own`, which this copy in doubt holds of a key of a bucket with this policy, with what all other live home replicas say. `is_fresh` tells the actors that this
 /// process has minted with since the doubt began.
-pub fn settle(own: &Object, others: &[Testimony], is_fresh: impl Fn(Actor) -> bool) -> Settled {
+pub fn settle(
+    policy: Policy,
+    own: &Object,
+    others: &[Testimony],
+    is_fresh: impl Fn(Actor) -> bool,
+) -> Settled {
     if others.iter().all(|other| other.doubtful) {
         let mut keep = own.clone();
         others.iter().filter_map(|other| other.object.as_ref()).for_each(|object| {
-            keep.merge(object);
+            keep.merge_under(policy, object);
         });
         return Settled { tell: keep.clone(), keep };
     }
     let tell = own.part_of(is_fresh);
     let mut keep = tell.clone();
     for object in others.iter().filter_map(|other| other.object.as_ref()) {
-        keep.merge(object);
+        keep.merge_under(policy, object);
     }
     Settled { keep, tell }
 }
@@ -98,25 +104,25 @@ mod tests {
     #[test]
     fn what_nobody_vouches_for_is_let_go() {
         let (old, new) = (object(&[(OLD, &[])]), object(&[(NEW, &[])]));
-        let settled = settle(&old, &[says(None), says(None)], is_fresh);
+        let settled = settle(Policy::Siblings, &old, &[says(None), says(None)], is_fresh);
         assert_eq!(settled, Settled { keep: Object::new(), tell: Object::new() });
         // The key was forgotten and written again: the old value is still no sibling of the new one.
         let mut both = old.clone();
         both.merge(&new);
-        let settled = settle(&both, &[says(None), says(Some(&new))], is_fresh);
+        let settled = settle(Policy::Siblings, &both, &[says(None), says(Some(&new))], is_fresh);
         assert_eq!(settled, Settled { keep: new.clone(), tell: Object::new() });
         // One who is in doubt does not deny, one who is not does.
-        let settled = settle(&old, &[doubts(None), says(None)], is_fresh);
+        let settled = settle(Policy::Siblings, &old, &[doubts(None), says(None)], is_fresh);
         assert_eq!(settled.keep, Object::new());
     }
 
     #[test]
     fn what_one_vouches_for_stays_and_is_for_that_one_to_tell() {
         let old = object(&[(OLD, &[])]);
-        let settled = settle(&old, &[says(None), says(Some(&old))], is_fresh);
+        let settled = settle(Policy::Siblings, &old, &[says(None), says(Some(&old))], is_fresh);
         assert_eq!(settled, Settled { keep: old.clone(), tell: Object::new() });
         // The fresh part of a copy in doubt as well.
-        let settled = settle(&old, &[says(None), doubts(Some(&old))], is_fresh);
+        let settled = settle(Policy::Siblings, &old, &[says(None), doubts(Some(&old))], is_fresh);
         assert_eq!(settled.keep, old);
     }
 
@@ -124,20 +130,21 @@ mod tests {
     fn what_was_minted_since_is_kept_and_told_without_the_rest() {
         let own = object(&[(OLD, &[]), (OWN, &[])]);
         let fresh = object(&[(OWN, &[])]);
-        let settled = settle(&own, &[says(None)], is_fresh);
+        let settled = settle(Policy::Siblings, &own, &[says(None)], is_fresh);
         assert_eq!(settled, Settled { keep: fresh.clone(), tell: fresh });
         // Its own dot that was replaced since stays replaced.
         let own = object(&[(OWN, &[]), ((1, 5, 2), &[OWN])]);
-        let settled = settle(&own, &[says(Some(&object(&[(OWN, &[])])))], is_fresh);
+        let settled =
+            settle(Policy::Siblings, &own, &[says(Some(&object(&[(OWN, &[])])))], is_fresh);
         assert_eq!(settled.keep, own);
     }
 
     #[test]
     fn where_all_are_in_doubt_everything_counts() {
         let (old, new) = (object(&[(OLD, &[])]), object(&[(NEW, &[])]));
-        let settled = settle(&old, &[doubts(None), doubts(Some(&new))], is_fresh);
+        let settled = settle(Policy::Siblings, &old, &[doubts(None), doubts(Some(&new))], is_fresh);
         assert_eq!(settled.keep.siblings().len(), 2);
         assert_eq!(settled.keep, settled.tell);
-        assert_eq!(settle(&old, &[], is_fresh).keep, old);
+        assert_eq!(settle(Policy::Siblings, &old, &[], is_fresh).keep, old);
     }
 }

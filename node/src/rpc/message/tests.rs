@@ -31,6 +31,7 @@ fn write() -> WriteRequest {
     WriteRequest {
         key: key(),
         seen: context(),
+        newest_ms: 300,
         content: Content::Value(b"1".as_slice().into()),
         expires_at_ms: Some(127),
         w: 2,
@@ -39,11 +40,17 @@ fn write() -> WriteRequest {
     }
 }
 
+fn listing(after: Option<Key>, reverse: bool) -> Listing {
+    let prefix = Key::new("b", "{t}").unwrap();
+    Listing { prefix, after, reverse, entries: 3, bytes: 300 }
+}
+
 fn requests() -> Vec<Request> {
     let delete = WriteRequest {
         content: Content::Tombstone,
         expires_at_ms: None,
         seen: CausalContext::new(),
+        newest_ms: 0,
         sloppy: false,
         fallback: true,
         ..write()
@@ -57,13 +64,21 @@ fn requests() -> Vec<Request> {
         Request::Write(delete),
         Request::Hint { owner: "n2".into(), key: key(), object: object(b"{}") },
         Request::FetchHinted { key: key() },
+        Request::List(listing(None, true)),
+        Request::List(listing(Some(key()), false)),
         Request::HandOver { key: key(), object: object(b"{}") },
     ]
 }
 
 fn replies() -> Vec<Reply> {
-    let written =
-        WriteReply { context: context(), siblings: 300, required: 2, received: 3, hinted: 1 };
+    let written = WriteReply {
+        context: context(),
+        newest_ms: 300,
+        siblings: 300,
+        required: 2,
+        received: 3,
+        hinted: 1,
+    };
     let mut replies = vec![
         Reply::Pong,
         Reply::Stored,
@@ -71,6 +86,7 @@ fn replies() -> Vec<Reply> {
         Reply::Same,
         Reply::Absent,
         Reply::Written(written),
+        Reply::Listed(Page { entries: vec![(key(), object(b"{}"))], more: true }),
     ];
     let refusals = [
         Refusal::Overloaded { retry_after_ms: 100 },
@@ -83,6 +99,7 @@ fn replies() -> Vec<Reply> {
         Refusal::Unready,
         Refusal::Doubtful { held: None },
         Refusal::Doubtful { held: Some(0xd16e57) },
+        Refusal::TooFarAhead { ahead_ms: 300 },
     ];
     replies.extend(refusals.map(Reply::Refused));
     replies
@@ -123,10 +140,12 @@ fn each_request_has_its_own_encoding() {
     0000000000000009000000000000abcd02 | 010162016b010100000000000000aa0201000100000000000000aa02010701027b7d
     0000000000000009000000000000abcd02 | 020162016b
     0000000000000009000000000000abcd02 | 030162016b1122334455667788
-    0000000000000009000000000000abcd02 | 040162016b0100000000000000aa02010002077f0131
+    0000000000000009000000000000abcd02 | 040162016b0100000000000000aa0201000217ac027f0131
     0000000000000009000000000000abcd02 | 040162016b00000208
     0000000000000009000000000000abcd02 | 05026e320162016b010100000000000000aa0201000100000000000000aa02010701027b7d
     0000000000000009000000000000abcd02 | 060162016b
+    0000000000000009000000000000abcd02 | 090162037b747d0103ac02
+    0000000000000009000000000000abcd02 | 090162037b747d020162016b03ac02
     0000000000000009000000000000abcd02 | 080162016b010100000000000000aa0201000100000000000000aa02010701027b7d
     "#);
 }
@@ -141,14 +160,15 @@ fn each_reply_has_its_own_encoding() {
         lines.push(hex(body));
         assert_eq!(decode_reply(&frame[HEADER_BYTES..]), Ok((9, reply)));
     }
-    // Tag, then: nothing; object; context, siblings, required, received, hinted; refusal.
+    // Tag, then: nothing; object; context, newest stamp, siblings, required, received, hinted; refusal.
     insta::assert_snapshot!(lines.join("\n"), @r#"
     00
     01
     02010100000000000000aa0201000100000000000000aa02010701027b7d
     03
     04
-    050100000000000000aa020100ac02020301
+    050100000000000000aa020100ac02ac02020301
+    0801010162016b010100000000000000aa0201000100000000000000aa02010701027b7d
     060064
     0601096469736b2066756c6c
     0602
@@ -159,6 +179,7 @@ fn each_reply_has_its_own_encoding() {
     0607
     0608
     06090000000000d16e57
+    060aac02
     "#);
 }
 

@@ -7,9 +7,14 @@ fn strangers_are_refused_and_told_why() {
     run(async {
         let n2 = server(quick(), stored).await;
         let mut lines = Vec::new();
-        let strangers = [("other", "n1", "n2"), ("test", "n1", "n3"), ("test", "n9", "n2")];
-        for (cluster, name, to) in strangers {
-            let local = LocalInfo::new(cluster, name, NodeId(1), 1);
+        let strangers = [
+            ("other", "n1", "n2", 0),
+            ("test", "n1", "n3", 0),
+            ("test", "n9", "n2", 0),
+            ("test", "n1", "n2", 7),
+        ];
+        for (cluster, name, to, policies) in strangers {
+            let local = LocalInfo::new(cluster, name, NodeId(1), 1).with_policies(policies);
             let peers = vec![(to.to_owned(), n2.addr.clone())];
             let peers = Peers::start(&local, peers, quick());
             let peer = peers.get(to).unwrap();
@@ -21,8 +26,9 @@ fn strangers_are_refused_and_told_why() {
         peer n2: refused by the peer: it belongs to cluster "test": check the addresses and cluster names
         peer n3: refused by the peer: it is member "n2": check the members' addresses
         peer n2: refused by the peer: it knows no member of this name: add it to its configuration
+        peer n2: refused by the peer: its buckets have other conflict policies: let `buckets` say the same on all nodes
         "#);
-        assert!(n2.server.counters().refused >= 3);
+        assert!(n2.server.counters().refused >= 4);
         assert_eq!(n2.server.counters().accepted, 0);
     });
 }

@@ -213,8 +213,9 @@ impl Session {
         for (at, key) in keys.iter().enumerate() {
             let Known { object, doubtful } = replica.engine().known(key).await?;
             let Some(own) = object.filter(|_| doubtful) else { continue };
+            let policy = replica.rules().policies.of(key.bucket());
             let of_key: Vec<Testimony> = others.iter().map(|other| other[at].clone()).collect();
-            let settled = vouching::settle(&own, &of_key, |actor| replica.is_fresh(actor));
+            let settled = vouching::settle(policy, &own, &of_key, |actor| replica.is_fresh(actor));
             if settled.keep != *own {
                 if !replica.settle(key, own.digest(), Arc::new(settled.keep)).await? {
                     // It was written meanwhile.
@@ -291,6 +292,7 @@ impl Session {
             | Reply::Absent
             | Reply::Written(_)
             | Reply::Forgetting(_)
+            | Reply::Listed(_)
             | Reply::Pong => Err(Broken::Strange.into()),
         }
     }

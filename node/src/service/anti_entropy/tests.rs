@@ -12,7 +12,7 @@ use crate::domain::merkle::holding::Progress;
 use crate::domain::object::Content;
 use crate::domain::ring::{Member, NodeIndex, Ring};
 use crate::runtime::task;
-use crate::service::replica::{Intent, Replica};
+use crate::service::replica::{Intent, Replica, WriteRules};
 use crate::storage::{Engine, Options};
 
 fn run(story: impl Future<Output = ()>) {
@@ -28,7 +28,8 @@ async fn open(dir: &std::path::Path) -> (Engine, Replica) {
     let options = Options { memtable_bytes: 20_000, table_bytes: 20_000, ..Options::default() };
     let engine = Engine::open(dir, "test", options).await.unwrap();
     let trees = Trees::new(&ring(), NodeIndex(0), &engine);
-    let replica = Replica::start_with(engine.clone(), 100, Arc::new(trees)).await.unwrap();
+    let replica =
+        Replica::start_with(engine.clone(), WriteRules::default(), Arc::new(trees)).await.unwrap();
     (engine, replica)
 }
 
@@ -39,7 +40,7 @@ async fn write(replica: &Replica, number: u32) {
         None => crate::domain::causality::CausalContext::new(),
     };
     let content = Content::Value(vec![b'v'; 50].into());
-    let intent = Intent { seen, content, expires_at_ms: None };
+    let intent = Intent { seen, newest_ms: 0, content, expires_at_ms: None };
     let minted = replica.write(&key, intent).await.unwrap();
     minted.ticket.durable().await.unwrap();
 }
@@ -90,7 +91,9 @@ fn a_new_folder_doubts_everything_until_it_is_trusted() {
         let options = Options { born_doubtful: true, ..Options::default() };
         let engine = Engine::open(dir.path(), "test", options).await.unwrap();
         let trees = Trees::new(&ring(), NodeIndex(0), &engine);
-        let replica = Replica::start_with(engine.clone(), 100, Arc::new(trees)).await.unwrap();
+        let replica = Replica::start_with(engine.clone(), WriteRules::default(), Arc::new(trees))
+            .await
+            .unwrap();
         assert_eq!(super::driver::doubtful(&replica).len(), 4);
         engine.close().await.unwrap();
         // It is not forgotten over a start, and ends only by trust that knows of all damage.
@@ -124,7 +127,7 @@ fn trees_cost_the_write_path_little() {
                     let key = Key::new("b", &format!("k{}", (n * 7919 + round) % 20_000)).unwrap();
                     let content = Content::Value(vec![b'v'; 1000].into());
                     let seen = crate::domain::causality::CausalContext::new();
-                    let intent = Intent { seen, content, expires_at_ms: None };
+                    let intent = Intent { seen, newest_ms: 0, content, expires_at_ms: None };
                     last = Some(replica.write(&key, intent).await.unwrap().ticket);
                 }
                 last.unwrap().durable().await.unwrap();
@@ -151,6 +154,7 @@ async fn stage(with_trees: bool) -> (tempfile::TempDir, Replica) {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
     let trees = if with_trees { Trees::new(&ring(), NodeIndex(0), &engine) } else { Trees::none() };
-    let replica = Replica::start_with(engine, 10_000, Arc::new(trees)).await.unwrap();
+    let many = WriteRules { siblings_max: 10_000, ..WriteRules::default() };
+    let replica = Replica::start_with(engine, many, Arc::new(trees)).await.unwrap();
     (dir, replica)
 }

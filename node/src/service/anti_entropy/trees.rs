@@ -253,6 +253,6 @@ impl Trees {
 }
 
 /// The bound behind all keys of `last`.
-pub(super) fn up_to(last: Token) -> Bound<Key> {
+pub(in crate::service) fn up_to(last: Token) -> Bound<Key> {
     last.0.checked_add(1).map_or(Bound::Unbounded, |next| Bound::Excluded(Key::lowest(Token(next))))
 }

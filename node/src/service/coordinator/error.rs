@@ -1,6 +1,7 @@
 //! Why a request failed, and how refusals of other nodes read here.
 
 use crate::domain::causality::CausalContext;
+use crate::domain::object::lww::TooFarAhead;
 use crate::rpc::message::Refusal;
 use crate::service::replica::ReplicaError;
 
@@ -41,6 +42,9 @@ pub enum RequestError {
         /// A context that covers the siblings.
         context: CausalContext,
     },
+    /// The client's context is stamped too far in the future. Nothing was written.
+    #[error(transparent)]
+    TooFarAhead(TooFarAhead),
     /// The node that had to do it is over capacity. Nothing was written.
     #[error("the node is over capacity: try again in {retry_after_ms} ms")]
     Overloaded {
@@ -73,6 +77,7 @@ impl RequestError {
             Refusal::DeadlineExceeded { required, received, hinted } => {
                 Self::DeadlineExceeded { required, received, hinted }
             }
+            Refusal::TooFarAhead { ahead_ms } => Self::TooFarAhead(TooFarAhead { ahead_ms }),
             Refusal::PairTooLarge { limit } => Self::PairTooLarge { limit: limit as usize },
             Refusal::Overloaded { retry_after_ms } => {
                 Self::Overloaded { retry_after_ms: u64::from(retry_after_ms) }
@@ -97,6 +102,7 @@ pub(super) fn is_passing(refusal: &Refusal) -> bool {
         | Refusal::QuorumUnmet { .. }
         | Refusal::DeadlineExceeded { .. }
         | Refusal::PairTooLarge { .. }
+        | Refusal::TooFarAhead { .. }
         | Refusal::Doubtful { .. } => false,
     }
 }

@@ -38,6 +38,7 @@ impl Coordinator {
             Request::Write(WriteRequest {
                 key: key.clone(),
                 seen: intent.seen.clone(),
+                newest_ms: intent.newest_ms,
                 content: intent.content.clone(),
                 expires_at_ms: intent.expires_at_ms,
                 w: wanted.required,

@@ -6,6 +6,7 @@
 //! PUT   a home replica coordinates: mint and log here, place a copy with every other home (or with
 //!       somebody who keeps it for a home that is away), answer after W durable acks.       write, place
 //!       Any other node forwards to the first home that takes it.                           forward
+//! list  a page of keys from each of R home replicas; merge; answer; repair.                   list
 //! ```
 //!
 //! A request that is not sloppy is met by home replicas alone. A sloppy one (the default) counts fallbacks
@@ -20,11 +21,13 @@
 
 mod error;
 mod forward;
+pub(in crate::service) mod list;
 mod place;
 mod read;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,9 +35,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::cluster::Cluster;
 use super::metrics::Metrics;
 use super::replica::{Replica, ReplicaError};
+use crate::domain::key::Key;
 use crate::domain::ring::NodeIndex;
 use crate::rpc::message::{Reply, Request, RequestHead};
 use crate::rpc::{CallError, NotSent, Peer};
+use crate::runtime::event;
 use crate::runtime::time::{self, Instant};
 
 pub use error::RequestError;
@@ -72,6 +77,9 @@ impl Default for Patience {
 /// were answered. More are given up and counted: the next read repairs too.
 pub const BACKGROUND_MAX: usize = 4096;
 
+/// Between two log lines about keys with many siblings.
+const WARNING_PAUSE: Duration = Duration::from_secs(10);
+
 /// Coordinates requests for any key.
 pub struct Coordinator {
     cluster: Arc<Cluster>,
@@ -79,6 +87,8 @@ pub struct Coordinator {
     metrics: Arc<Metrics>,
     patience: Patience,
     background: Arc<Semaphore>,
+    /// When a key with many siblings was last logged, as nanoseconds of the monotonic clock; 0: never.
+    warned_ns: AtomicU64,
 }
 
 impl Coordinator {
@@ -90,12 +100,32 @@ impl Coordinator {
         patience: Patience,
     ) -> Self {
         let background = Arc::new(Semaphore::new(BACKGROUND_MAX));
-        Self { cluster, replica, metrics, patience, background }
+        let warned_ns = AtomicU64::new(0);
+        Self { cluster, replica, metrics, patience, background, warned_ns }
     }
 
     /// The ring that requests are routed by, and who is there.
     pub fn cluster(&self) -> &Arc<Cluster> {
         &self.cluster
+    }
+
+    /// Tells the operator of a key that has many siblings after a write: each in a counter, now and then one in the log.
+    fn note_siblings(&self, key: &Key, siblings: usize) {
+        if siblings < self.replica.rules().siblings_warn {
+            return;
+        }
+        self.metrics.many_siblings.increment();
+        event::note("many_siblings", key.token().0, siblings as u64);
+        let now = time::now();
+        let last_ns = self.warned_ns.load(Ordering::Relaxed);
+        if last_ns > 0 && now.since(Instant::from_nanos(last_ns)) < WARNING_PAUSE {
+            return;
+        }
+        self.warned_ns.store(now.as_nanos().max(1), Ordering::Relaxed);
+        tracing::warn!(
+            %key, siblings, limit = self.replica.rules().siblings_max,
+            "the key has many siblings: its writers should send the context of their last read; see starling conflicts"
+        );
     }
 
     /// A place among the work that goes on after an answer; `None`: there is too much of it.
@@ -123,6 +153,7 @@ impl Coordinator {
                 self.metrics.too_many_siblings.increment();
                 RequestError::TooManySiblings { limit, context }
             }
+            ReplicaError::TooFarAhead(error) => RequestError::TooFarAhead(error),
             error @ (ReplicaError::Read(_) | ReplicaError::Write(_) | ReplicaError::Epochs(_)) => {
                 RequestError::Storage(error)
             }

@@ -29,9 +29,18 @@ use crate::storage::Known;
 
 /// Whom to ask, and as what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+pub(super) enum Source {
     Home(NodeIndex),
     Fallback(NodeIndex),
+}
+
+impl Source {
+    /// The node.
+    pub(super) fn node(self) -> NodeIndex {
+        match self {
+            Self::Home(node) | Self::Fallback(node) => node,
+        }
+    }
 }
 
 /// What a read asks and knows.
@@ -88,7 +97,7 @@ impl Coordinator {
             let sources = self.sources(key, wanted.sloppy);
             self.gather_replies(&question, sources, &mut tally).await?;
         }
-        let answer = tally.answer();
+        let answer = tally.answer(self.replica.rules().policies.of(key.bucket()));
         // A process that was held up may have read replies of long ago: what they say may have been forgotten since.
         if time::now() < head.deadline {
             self.repair(head.request_id, key, home, &answer);
@@ -97,7 +106,7 @@ impl Coordinator {
     }
 
     /// Whom to ask, the first last.
-    fn sources(&self, key: &Key, sloppy: bool) -> Vec<Source> {
+    pub(super) fn sources(&self, key: &Key, sloppy: bool) -> Vec<Source> {
         let cluster = &self.cluster;
         let home = cluster.home(key);
         let others = |from: usize| {
@@ -180,7 +189,13 @@ impl Coordinator {
     }
 
     /// Sends the merge to those who lack part of it, in the background.
-    fn repair(&self, request_id: u64, key: &Key, home: &[NodeIndex], answer: &ReadAnswer) {
+    pub(super) fn repair(
+        &self,
+        request_id: u64,
+        key: &Key,
+        home: &[NodeIndex],
+        answer: &ReadAnswer,
+    ) {
         let Some(object) = &answer.object else { return };
         for &node in answer.stale.iter().filter(|&node| home.contains(node)) {
             let Some(permit) = self.stay() else { continue };

@@ -20,6 +20,7 @@ use futures_util::stream::FuturesUnordered;
 use super::place::{Copies, Placed};
 use super::{Coordinator, RequestError};
 use crate::domain::key::Key;
+use crate::domain::policy::Policy;
 use crate::domain::quorum::{Standing, WriteTally};
 use crate::domain::ring::NodeIndex;
 use crate::rpc::message::{RequestHead, WriteReply};
@@ -113,6 +114,11 @@ impl Coordinator {
     ) -> Result<WriteReply, RequestError> {
         let Minted { object, context, ticket } = minted;
         let siblings = object.siblings().len() as u32;
+        let newest_ms = match self.replica.rules().policies.of(key.bucket()) {
+            Policy::Siblings => 0,
+            Policy::LastWrite => object.newest_ms(),
+        };
+        self.note_siblings(key, object.siblings().len());
         let home = self.cluster.home(key);
         let mine = stands_for.or(self.cluster.me());
         let mut tally = WriteTally::new(wanted.required, home.len() as u8);
@@ -159,7 +165,7 @@ impl Coordinator {
         }
         let WriteTally { required, received, hinted, .. } = tally;
         match outcome {
-            Ok(()) => Ok(WriteReply { context, siblings, required, received, hinted }),
+            Ok(()) => Ok(WriteReply { context, newest_ms, siblings, required, received, hinted }),
             Err(()) => Err(self.unmet(head.deadline, required, received, hinted)),
         }
     }

@@ -446,6 +446,7 @@ async fn deliver(
             | Reply::Same
             | Reply::Absent
             | Reply::Written(_)
+            | Reply::Listed(_)
             | Reply::Exchanged { .. }
             | Reply::Forgetting(_)
             | Reply::Pong => {
@@ -467,7 +468,7 @@ mod tests {
     use crate::domain::causality::CausalContext;
     use crate::domain::object::Content;
     use crate::runtime::task;
-    use crate::service::replica::Intent;
+    use crate::service::replica::{Intent, WriteRules};
     use crate::storage::Engine;
 
     #[test]
@@ -476,11 +477,11 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let options = crate::storage::Options::default();
             let engine = Engine::open(dir.path(), "test", options).await.unwrap();
-            let replica = Replica::start(engine.clone(), 9).await.unwrap();
+            let replica = Replica::start(engine.clone(), WriteRules::default()).await.unwrap();
             for name in ["a", "b", "c"] {
                 let key = Key::new("b", name).unwrap();
                 let (seen, content) = (CausalContext::new(), Content::Tombstone);
-                let intent = Intent { seen, content, expires_at_ms: None };
+                let intent = Intent { seen, newest_ms: 0, content, expires_at_ms: None };
                 replica.write_hinted(&key, intent, "n1").await.unwrap();
             }
             let mut session = Session::new(&Options::default());

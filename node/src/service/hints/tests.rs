@@ -13,6 +13,7 @@ use crate::rpc::identity::{LocalInfo, PeerInfo};
 use crate::rpc::message::{Refusal, Reply, Request, RequestHead};
 use crate::rpc::{self, Handled, Handler, Peers, Server};
 use crate::runtime::net::TcpListener;
+use crate::service::replica::WriteRules;
 use crate::storage::{self, Engine};
 
 fn run<F: Future>(test: F) -> F::Output {
@@ -275,7 +276,7 @@ impl Stage {
 
 async fn open(dir: &TempDir) -> Arc<Replica> {
     let engine = Engine::open(dir.path(), "test", storage::Options::default()).await.unwrap();
-    Arc::new(Replica::start(engine, 100).await.unwrap())
+    Arc::new(Replica::start(engine, WriteRules::default()).await.unwrap())
 }
 
 /// Short times, for what a test waits for.
@@ -569,7 +570,7 @@ fn hints_past_the_limit_are_counted_as_refused() {
         let dir = TempDir::new().unwrap();
         let options = storage::Options { hint_bytes_max: 2000, ..storage::Options::default() };
         let engine = Engine::open(dir.path(), "test", options).await.unwrap();
-        let replica = Replica::start(engine, 100).await.unwrap();
+        let replica = Replica::start(engine, WriteRules::default()).await.unwrap();
         let metrics = Metrics::default();
         let mut stored = 0;
         while keep(&replica, &metrics, "n2", &key(stored), object(7, "value")).is_ok() {

@@ -8,7 +8,11 @@ use crate::storage::Options;
 
 fn intent(value: &'static str) -> Intent {
     let content = Content::Value(Bytes::from_static(value.as_bytes()));
-    Intent { seen: CausalContext::new(), content, expires_at_ms: None }
+    Intent { seen: CausalContext::new(), newest_ms: 0, content, expires_at_ms: None }
+}
+
+fn rules() -> WriteRules {
+    WriteRules { siblings_max: 9, ..WriteRules::default() }
 }
 
 #[test]
@@ -19,7 +23,7 @@ fn a_renewed_folder_is_minted_under_with_its_new_id_alone() {
         let old = engine.identity().node;
         let new = engine.renew_identity().await.unwrap().node;
         assert_ne!(new, old);
-        let replica = Replica::start(engine.clone(), 9).await.unwrap();
+        let replica = Replica::start(engine.clone(), rules()).await.unwrap();
         let key = Key::new("b", "k").unwrap();
         let minted = replica.write(&key, intent("1")).await.unwrap();
         minted.ticket.durable().await.unwrap();
@@ -29,7 +33,7 @@ fn a_renewed_folder_is_minted_under_with_its_new_id_alone() {
 
         // The next process mints under it too, above everything that was reserved.
         let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
-        let replica = Replica::start(engine.clone(), 9).await.unwrap();
+        let replica = Replica::start(engine.clone(), rules()).await.unwrap();
         let minted = replica.write(&key, intent("2")).await.unwrap();
         let actors: Vec<_> = minted.object.siblings().iter().map(|s| s.dot.actor).collect();
         assert!(actors.iter().all(|actor| actor.node == new), "{actors:?}");
@@ -47,7 +51,7 @@ fn a_fallback_never_mints_two_dots_of_one_actor() {
     let test = async {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
-        let replica = Replica::start(engine.clone(), 9).await.unwrap();
+        let replica = Replica::start(engine.clone(), rules()).await.unwrap();
         let key = Key::new("b", "k").unwrap();
         let mut actors = Vec::new();
         for (round, value) in ["1", "2", "3"].into_iter().enumerate() {
@@ -76,7 +80,7 @@ fn a_merge_that_changes_nothing_waits_for_what_it_confirms() {
     let test = async {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
-        let replica = Replica::start(engine.clone(), 9).await.unwrap();
+        let replica = Replica::start(engine.clone(), rules()).await.unwrap();
         let key = Key::new("b", "k").unwrap();
         for (round, value) in ["1", "2", "3"].into_iter().enumerate() {
             let minted = replica.write(&key, intent(value)).await.unwrap();
@@ -107,7 +111,7 @@ fn a_state_that_damage_made_doubtful_is_minted_on_with_an_actor_younger_than_tha
         let dir = tempfile::tempdir().unwrap();
         let options = Options { memtable_bytes: 1024, ..Options::default() };
         let engine = Engine::open(dir.path(), "test", options).await.unwrap();
-        let replica = Replica::start(engine.clone(), 9).await.unwrap();
+        let replica = Replica::start(engine.clone(), rules()).await.unwrap();
         let key = Key::new("b", "k").unwrap();
         let lost = replica.write(&key, intent("1")).await.unwrap().object.siblings()[0].dot;
         // So that it is in a table.
@@ -168,10 +172,15 @@ fn what_is_forgotten_is_what_was_proven_and_leaves_no_state() {
     let test = async {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
-        let replica = Replica::start(engine.clone(), 9).await.unwrap();
+        let replica = Replica::start(engine.clone(), rules()).await.unwrap();
         let key = Key::new("b", "k").unwrap();
         let value = replica.write(&key, intent("1")).await.unwrap();
-        let gone = Intent { seen: value.context, content: Content::Tombstone, expires_at_ms: None };
+        let gone = Intent {
+            seen: value.context,
+            newest_ms: 0,
+            content: Content::Tombstone,
+            expires_at_ms: None,
+        };
         let deleted = replica.write(&key, gone).await.unwrap().object;
         assert!(!replica.forget(&key, value.object.digest()).await.unwrap(), "it was overwritten");
         // Damage would have to be settled, not forgotten.

@@ -39,6 +39,21 @@ impl Shared {
         })
     }
 
+    /// The last `count` entries of the memtable between the bounds, in order; `more`: there may be others before them. `None`
+    /// once the engine is closed.
+    pub(in crate::storage) fn step_back(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        count: usize,
+    ) -> Option<Step> {
+        let state = self.state();
+        if state.closing {
+            return None;
+        }
+        let (entries, more) = state.memtable.last(range, count);
+        Some(Step { entries, view: state.view.clone(), more })
+    }
+
     /// Up to `count` entries of the memtable between the bounds, of about `budget` bytes; `None` once
     /// the engine is closed.
     pub(in crate::storage) fn step(

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 
 use super::Properties;
 use crate::domain::codec::{DecodeError, Decoder, Encode};
@@ -77,6 +77,18 @@ impl Index {
             if self.tail(middle) <= raw { low = middle + 1 } else { high = middle }
         }
         low.checked_sub(1)
+    }
+
+    /// A key at which a block begins so that there is a whole one between it and `end`; `None`: there is none, so
+    /// the table's first block or two are all that it has before `end`.
+    pub(super) fn begin_before(&self, end: Option<&Key>) -> Option<Key> {
+        let reaching = match end {
+            Some(end) => self.find(end.token(), end.raw())?,
+            None => self.len().checked_sub(1)?,
+        };
+        let block = reaching.checked_sub(1)?;
+        let tail = Bytes::copy_from_slice(self.tail(block));
+        Some(Key::bound(self.tokens[block], tail))
     }
 
     /// The tokens that the block may hold; `last` is the highest of the table.

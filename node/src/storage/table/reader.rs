@@ -168,6 +168,14 @@ impl Table {
         blocks.map(|at| self.index.place(at)).map(|place| place.end - place.start).sum()
     }
 
+    /// Where a scan begins that ends at `end` and reads the last block or two before it; `None`: at the table's start.
+    pub fn begin_of_last(&self, end: Bound<&Key>) -> Option<Key> {
+        self.index().begin_before(match end {
+            Bound::Included(end) | Bound::Excluded(end) => Some(end),
+            Bound::Unbounded => None,
+        })
+    }
+
     /// A scan in key order, from `from` to the table's end.
     pub fn cursor(self: &Arc<Self>, from: Bound<&Key>) -> Cursor {
         Cursor::new(self.clone(), from.cloned())

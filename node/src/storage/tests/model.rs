@@ -71,6 +71,17 @@ async fn check_scan(engine: &Engine, model: &Contents, dice: &mut ChaCha8Rng) {
     let (from, to) = if a <= b { (a, b) } else { (b, a) };
     let range = (Bound::Included(from), Bound::Excluded(to));
     let limit = dice.random_range(1..5000);
+    let mut back = Vec::new();
+    let mut to = range.1.clone();
+    loop {
+        let page = engine.scan_back(range.0.clone(), to, limit).await.unwrap();
+        let Some((last, _)) = page.last() else { break };
+        to = Bound::Excluded(last.clone());
+        back.extend(page);
+    }
+    let turned =
+        model.range(range.clone()).rev().map(|(key, object)| (key.clone(), object.clone()));
+    assert_eq!(back, turned.collect::<Vec<_>>(), "backward");
     let page = engine.scan(range.0.clone(), range.1.clone(), limit).await.unwrap();
     let mut expected = model.range(range);
     for (key, object) in &page {

@@ -84,8 +84,12 @@ impl Model {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let sync_always = mutant == Some(Mutant::AckedUnsynced) || rng.random_bool(0.5);
         let homes: Vec<NodeIndex> = (0..HOMES as u32).map(NodeIndex).collect();
-        let key =
-            |k| KeyInfo { name: format!("b/k{k}"), homes: homes.clone(), fallbacks: Vec::new() };
+        let key = |k| KeyInfo {
+            name: format!("b/k{k}"),
+            homes: homes.clone(),
+            fallbacks: Vec::new(),
+            last_write: false,
+        };
         let evidence = Evidence {
             history: History { keys: (0..KEYS).map(key).collect(), ops: Vec::new() },
             rules: Rules {
@@ -389,7 +393,13 @@ impl Model {
             let context = !flight.merged.is_empty();
             let deleted_shown = deleted && !values.is_empty();
             token = context.then_some(flight.merged.known);
-            outcome = Outcome::Got(Got { values, strange: Vec::new(), deleted_shown, context });
+            outcome = Outcome::Got(Got {
+                values,
+                strange: Vec::new(),
+                deleted_shown,
+                context,
+                passed_over: false,
+            });
         } else {
             let Flight { siblings, acks: received, hinted, .. } = flight;
             token = Some(flight.seen);
@@ -476,7 +486,8 @@ impl Model {
             values.dedup();
             let context = !merged.is_empty();
             let deleted_shown = deleted && !values.is_empty();
-            let got = Got { values, strange: Vec::new(), deleted_shown, context };
+            let got =
+                Got { values, strange: Vec::new(), deleted_shown, context, passed_over: false };
             self.evidence.history.ops.push(Operation {
                 id,
                 client: ClientId(0),

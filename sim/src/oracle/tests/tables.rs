@@ -367,6 +367,63 @@ fn siblings_are_concurrent() {
 }
 
 #[test]
+fn a_write_is_refused_for_siblings_only_when_there_can_be_so_many() {
+    for (name, want, tale) in [
+        ("two beside it", vec![], "a: put 1 => acked \n b: put 2 => acked 2/2 \n c: put 3 => refused 409"),
+        ("one beside it", vec![12], "a: put 1 => acked \n c: put 3 => refused 409"),
+        (
+            "it covers one of them",
+            vec![12],
+            "a: put 1 => acked \n b: put 2 => acked 2/2 \n c: put 3 from a => refused 409",
+        ),
+        (
+            "its token may cover all of them",
+            vec![],
+            "a: put 1 => acked \n b: put 2 => acked 2/2 \n c: put 3 => refused 409 \n d: put 4 from c => acked
+             e: final => 4",
+        ),
+    ] {
+        let mut evidence = tell(tale);
+        evidence.rules.siblings_max = Some(2);
+        assert_eq!(points(&evidence), want, "{name}");
+    }
+}
+
+#[test]
+fn where_the_last_write_wins_one_value_is_shown_and_none_that_was_covered() {
+    for (name, want, tale) in [
+        (
+            "either of two",
+            vec![],
+            "a: put 1 => acked \n b: put 2 => acked \n c: get => 1 \n e: final => 1",
+        ),
+        ("both", vec![5], "a: put 1 => acked \n b: put 2 => acked \n c: get => 1,2"),
+        ("an ack that counts both", vec![5], "a: put 1 => acked \n b: put 2 => acked 2/2"),
+        ("nothing", vec![1], "a: put 1 => acked \n e: final => none"),
+        ("nothing yet", vec![6], "a: put 1 => acked \n e: get => none"),
+        (
+            "what the later one covered",
+            vec![4],
+            "a: put 1 => acked \n b: put 2 from a => acked \n e: final => 1",
+        ),
+        (
+            "what a read had covered, at once",
+            vec![4],
+            "a: put 1 => acked \n c: get => 1 \n b: put 2 from c => acked \n e: get => 1",
+        ),
+        (
+            "a third, which lost against what was covered",
+            vec![],
+            "a: put 1 => acked \n b: put 3 => acked \n c: put 2 from a => acked \n e: final => 3",
+        ),
+    ] {
+        let mut evidence = tell(tale);
+        evidence.history.keys[0].last_write = true;
+        assert_eq!(points(&evidence), want, "{name}");
+    }
+}
+
+#[test]
 fn strict_reads_are_fresh() {
     run(&[
         ("the latest", &[], "a: put 1 => acked \n b: get => 1"),

@@ -29,6 +29,7 @@ pub(super) fn tell(tale: &str) -> Evidence {
         name: name.into(),
         homes: homes.clone(),
         fallbacks: Vec::new(),
+        last_write: false,
     });
     let mut evidence = Evidence {
         history: History { keys: keys.to_vec(), ops: Vec::new() },

@@ -14,6 +14,7 @@ use crate::domain::merkle::tree::{Tree, bits_for};
 use crate::domain::merkle::vouching::{self, Settled, Testimony};
 use crate::domain::merkle::{Section, digest, holding::Holding};
 use crate::domain::object::{Content, Object, Sibling};
+use crate::domain::policy::Policy;
 use crate::runtime::time::Instant;
 
 /// One partition, the whole ring.
@@ -93,7 +94,8 @@ impl Replica {
         let object = object.map(|object| Object::clone(object));
         let testimony = Testimony { doubtful: other.doubtful, object };
         let old = self.data.remove(key).expect("what is settled is held");
-        let Settled { keep, tell } = vouching::settle(&old, &[testimony], |_| false);
+        let Settled { keep, tell } =
+            vouching::settle(Policy::Siblings, &old, &[testimony], |_| false);
         assert!(tell.is_empty() || other.doubtful, "{tell:?}");
         let new = (!keep.is_empty()).then(|| keep.digest());
         self.holding.change(key, (Some(old.digest()), new), None);
