@@ -125,7 +125,12 @@ async fn beat(answering: Arc<Answering>) {
 
 impl Answering {
     /// Answers one question of a node with the ring `ring`.
-    pub async fn answer(&self, head: RequestHead, ring: u64, question: Question) -> Reply {
+    pub async fn answer(
+        self: Arc<Self>,
+        head: RequestHead,
+        ring: u64,
+        question: Question,
+    ) -> Reply {
         if ring != self.cluster.ring().digest() || self.cluster.me().is_none() {
             return Reply::Refused(Refusal::NotHome);
         }
@@ -349,7 +354,7 @@ impl Driver {
         };
         let ring = self.answering.cluster.ring().digest();
         let reply = if node == self.me {
-            self.answering.answer(head, ring, question).await
+            self.answering.clone().answer(head, ring, question).await
         } else {
             let peer = self.answering.cluster.peer(node)?;
             peer.call(head, &Request::Forgetting { ring, question }).await.ok()?

@@ -110,10 +110,7 @@ impl Handler for PeerService {
                 }
             }
             Request::Forgetting { ring, question } => {
-                let forgetting = self.forgetting.clone();
-                Handled::Later(Box::pin(
-                    async move { forgetting.answer(head, ring, question).await },
-                ))
+                Handled::Later(Box::pin(self.forgetting.clone().answer(head, ring, question)))
             }
             Request::Write(write) => {
                 let size = match &write.content {
