@@ -373,3 +373,56 @@ fn a_snapshot_of_a_node_that_serves_is_checked_and_restored() {
     })
     .unwrap();
 }
+
+#[test]
+fn keys_are_listed_and_conflicts_found_from_the_command_line() {
+    task::block_on(2, async {
+        let processes = Processes::start().await;
+        for &address in &processes.http {
+            // New folders are in doubt until they are compared with each other.
+            while Client::new(address)
+                .send(Request::get("/health/ready"), soon())
+                .await
+                .unwrap()
+                .status
+                != 200
+            {
+                time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        let starling = |node: usize, line: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_starling"));
+            command.args(line).arg("--node").arg(processes.http[node].to_string());
+            let done = command.output().unwrap();
+            let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+            (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned(), stderr)
+        };
+        for (node, key) in
+            ["{ada}/1", "{ada}/2", "{ada}/2", "{bob}/1", "{bob}/1"].iter().enumerate()
+        {
+            let value = format!("{{\"node\":{node}}}");
+            let (code, _, stderr) = starling(node % 3, &["put", "shop", key, &value, "--w", "all"]);
+            assert_eq!(code, Some(0), "{stderr}");
+        }
+        let (code, listed, stderr) = starling(1, &["list", "shop", "{ada}/"]);
+        assert_eq!(
+            (code, &*listed),
+            (Some(0), "{ada}/1\t{\"node\":0}\n{ada}/2\t(2 values)\n"),
+            "{stderr}"
+        );
+        let (_, listed, _) = starling(2, &["list", "shop", "{ada}/", "--reverse", "--json"]);
+        let keys: Vec<serde_json::Value> =
+            listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&keys[0]["key"], &keys[1]["key"]), (&"{ada}/2".into(), &"{ada}/1".into()));
+        let (code, _, stderr) = starling(0, &["list", "shop", "ada"]);
+        assert_eq!(code, Some(64), "{stderr}");
+        let (code, conflicts, stderr) = starling(0, &["conflicts", "--bucket", "shop"]);
+        assert_eq!(code, Some(0), "{stderr}");
+        let mut named: Vec<&str> =
+            conflicts.lines().map(|line| line.split(": ").next().unwrap()).collect();
+        named.sort_unstable();
+        assert_eq!(named, ["shop/{ada}/2", "shop/{bob}/1"], "{conflicts}");
+        assert_eq!(starling(0, &["conflicts", "--bucket", "none"]).1, "");
+    })
+    .unwrap();
+}

@@ -176,11 +176,7 @@ fn read(tree: &Map<String, Value>, mistakes: &mut Mistakes) -> Config {
     let gossip = gossip(&mut root.section("gossip", &empty));
     let mut at = root.section("hints", &empty);
     let hints = Hints { bytes_max: at.number("hints.bytes_max"), age_s: at.number("hints.age_s") };
-    let mut at = root.section("anti_entropy", &empty);
-    let anti_entropy = AntiEntropy {
-        period_ms: at.number("anti_entropy.period_ms"),
-        bytes_per_s: at.number("anti_entropy.bytes_per_s"),
-    };
+    let anti_entropy = anti_entropy(&mut root.section("anti_entropy", &empty));
     let replication = replication(&mut root.section("replication", &empty));
     let timeouts = timeouts(&mut root.section("timeouts", &empty));
     let limits = limits(&mut root.section("limits", &empty));
@@ -225,6 +221,13 @@ fn gossip(at: &mut Reader<'_>) -> Gossip {
             _ => phi,
         },
         secret: at.secret("gossip.secret"),
+    }
+}
+
+fn anti_entropy(at: &mut Reader<'_>) -> AntiEntropy {
+    AntiEntropy {
+        period_ms: at.number("anti_entropy.period_ms"),
+        bytes_per_s: at.number("anti_entropy.bytes_per_s"),
     }
 }
 

@@ -97,8 +97,7 @@ impl Handler for PeerService {
                 Handled::Now(self.replica.engine().hinted(&key).map_or(Reply::Absent, Reply::Found))
             }
             Request::List(listing) => {
-                let replica = self.replica.clone();
-                Handled::Later(Box::pin(async move { list::page(&replica, &listing).await }))
+                Handled::Later(Box::pin(list::page(self.replica.clone(), listing)))
             }
             Request::Exchange { ring, ask } => {
                 let answering = self.answering.clone();

@@ -353,6 +353,8 @@ fn draw_operation(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Operation 
     let weighted: Vec<(u64, Action)> = swarm.actions.into_iter().zip(choices).collect();
     let mut list = dice.stream("list", 0, id);
     let lists = list.chance(swarm.list_percent);
+    // Where there are listings, there is something to list.
+    let key = if swarm.list_percent > 0 && list.chance(60) { 10 * key + TAGGED } else { key };
     let own_level = die.chance(swarm.level_percent);
     let level = die.weighted(&[
         (3, Level::Quorum),

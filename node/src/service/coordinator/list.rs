@@ -4,6 +4,8 @@
 //! it is handed over. A home whose copy is in doubt counts for nothing. Whoever lacks something of what the others show is
 //! repaired afterwards, [`REPAIRS_MAX`] keys of a page at the most: anti-entropy does the rest.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
@@ -80,7 +82,7 @@ impl Coordinator {
         request: &Request,
     ) -> (NodeIndex, Option<Page>) {
         let reply = match (self.cluster.peer(node), request) {
-            (None, Request::List(listing)) => Ok(page(&self.replica, listing).await),
+            (None, Request::List(listing)) => Ok(page(self.replica.clone(), listing.clone()).await),
             _ => self.ask(node, head, request).await,
         };
         let page = match reply {
@@ -99,8 +101,8 @@ fn note(head: RequestHead, node: NodeIndex, reply: &Result<Reply, CallError>) {
 }
 
 /// This replica's page, or why it has none that counts.
-pub(in crate::service) async fn page(replica: &Replica, listing: &Listing) -> Reply {
-    match replica.list(listing).await {
+pub(in crate::service) async fn page(replica: Arc<Replica>, listing: Listing) -> Reply {
+    match replica.list(&listing).await {
         Ok(Some(page)) => Reply::Listed(page),
         Ok(None) => {
             event::note("listing_in_doubt", listing.prefix.token().0, 0);
