@@ -12,7 +12,7 @@ pub(super) fn draw_fault(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Fau
         Shape::OwnerAway => return owner_away(dice, plan, id),
         Shape::HandedOver if id == 0 => return owner_away(dice, plan, id),
         Shape::HandedOver => return all_dark(dice, plan, id),
-        Shape::RolledBack => return rolled_back(dice, plan, id),
+        Shape::RolledBack => return rolled_back(dice, plan, swarm, id),
         Shape::Wiped => return wiped(dice, plan, id),
         Shape::Mixed | Shape::Damaged | Shape::Torn => {}
     }
@@ -92,7 +92,7 @@ fn all_dark(dice: Dice, plan: &Plan, id: u64) -> Fault {
 }
 
 /// The one fault of [`Shape::RolledBack`]: what the node holds is not what it held.
-fn rolled_back(dice: Dice, plan: &Plan, id: u64) -> Fault {
+fn rolled_back(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Fault {
     let mut die = dice.stream("fault", 0, id);
     let end = plan.length.faults_ms;
     let at = At::Ms(die.within(1_000, end / 3));
@@ -104,7 +104,10 @@ fn rolled_back(dice: Dice, plan: &Plan, id: u64) -> Fault {
         (3, FaultKind::RestoredSnapshot { node }),
         (4, FaultKind::DamagedFile { node, file, how }),
     ]);
-    Fault { id: id as u32, at, for_ms: die.within(end / 5, end / 2), what }
+    let for_ms = die.within(end / 5, end / 2);
+    // As long as it takes to forget what is deleted meanwhile.
+    let for_ms = if swarm.passing { for_ms.max(end * 9 / 20) + end / 10 } else { for_ms };
+    Fault { id: id as u32, at, for_ms, what }
 }
 
 /// The one fault of [`Shape::Wiped`].
