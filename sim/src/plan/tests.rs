@@ -46,7 +46,7 @@ fn every_fault_kind_action_and_setting_is_drawn_within_two_hundred_seeds() {
         assert!(kinds.get(name).is_some_and(|times| *times > least), "{name}: {kinds:?}");
     }
     assert_eq!(kinds.len(), FaultKind::NAMES.len(), "a fault's name is missing in NAMES");
-    assert_eq!(actions.len(), 5, "{actions:?}");
+    assert_eq!(actions.len(), 6, "{actions:?}");
     assert!(calm > 4 && tied > 5 && strict > 1_000, "{calm} calm, {tied} tied, {strict} strict");
     assert_eq!(sizes.keys().copied().collect::<Vec<_>>(), [3, 4, 5, 6, 7, 8]);
     assert!(rare.iter().all(|times| *times > 4), "{rare:?}");
