@@ -10,6 +10,7 @@ mod large;
 mod minimize;
 mod replay;
 mod run_case;
+mod staleness;
 mod sweep;
 
 use std::path::PathBuf;
@@ -78,6 +79,8 @@ enum Command {
     Detectors(DetectorArguments),
     /// Runs one large cluster of whole nodes at rest: all find each other, and nobody is taken for dead.
     Large(LargeArguments),
+    /// Measures how often a read with R+W<=N misses the last write, with the delays that LinkedIn measured.
+    Staleness(StalenessArguments),
     /// Prints a plan as JSON, one fault and one operation a line.
     Plan {
         /// A seed, or a plan file to be written anew.
@@ -166,6 +169,17 @@ struct LargeArguments {
     seed: u64,
 }
 
+/// How much is asked.
+#[derive(Debug, clap::Args)]
+struct StalenessArguments {
+    /// Writes for each pause between the ack of a write and its read.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    writes: u32,
+    /// The seed of all chance.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
 /// Does what the process's command line says; gives the exit code.
 pub fn main() -> u8 {
     match Arguments::try_parse() {
@@ -191,6 +205,7 @@ fn dispatch(command: Command) -> u8 {
         Command::Minimize { what, jobs } => minimize::minimize(&what, jobs),
         Command::Crashes(arguments) => Ok(crashes::crashes(&arguments)),
         Command::Large(arguments) => Ok(large::large(&arguments)),
+        Command::Staleness(arguments) => Ok(staleness::staleness(&arguments)),
         Command::Detectors(arguments) => Ok(detectors::detectors(&arguments)),
         Command::Plan { what } => plan_of(&what).map(|plan| {
             output::line(plan.to_json().trim_end());

@@ -34,6 +34,8 @@ enum Shape {
     Mixed,
     /// One owner goes away early and stays away, and clients go on writing to its keys.
     OwnerAway,
+    /// The same, and once it is back and is handed what others kept for it, all lose power.
+    HandedOver,
     /// The disk of one owner is put back to an older copy, to a snapshot, or emptied because a file was damaged, and nothing
     /// else goes wrong: a node that finds nobody to ask cannot know that its disk is old.
     RolledBack,
@@ -79,6 +81,12 @@ pub fn draw(seed: u64) -> Plan {
     // Half of those whose tables are damaged keep what was drawn: older versions lie deeper where tables are large.
     if shape == Shape::Torn || shape == Shape::Damaged && dice.stream("smallest", 0, 0).chance(50) {
         settings.engine = Some(SMALLEST);
+    }
+    if shape == Shape::HandedOver {
+        // Who acks before the sync has more to lose, and who keeps the only copy.
+        let mut die = dice.stream("handed over", 0, 0);
+        settings.sync_always = die.chance(40);
+        settings.replicas = if die.chance(70) { 1 } else { settings.replicas };
     }
     let clients = draw_clients(dice, &settings);
     let mut plan = Plan {
@@ -232,7 +240,8 @@ fn draw_shape(dice: Dice) -> Shape {
         (10, Shape::Damaged),
         (5, Shape::Wiped),
         (6, Shape::Torn),
-        (61, Shape::Mixed),
+        (5, Shape::HandedOver),
+        (56, Shape::Mixed),
     ])
 }
 
@@ -278,6 +287,7 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
         faults: match shape {
             Shape::Mixed | Shape::Damaged | Shape::Torn => faults,
             Shape::OwnerAway | Shape::RolledBack | Shape::Wiped => 1,
+            Shape::HandedOver => 2,
         },
         kinds,
         tied_percent,
@@ -288,7 +298,7 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
         actions,
         level_percent: die.pick(&[0, 20, 80]),
         sloppy: match (die.index(3), shape) {
-            (_, Shape::OwnerAway) | (0, _) => vec![None],
+            (_, Shape::OwnerAway | Shape::HandedOver) | (0, _) => vec![None],
             (1, _) | (2, Shape::Damaged) => vec![Some(false)],
             (_, _) => vec![None, Some(false), Some(true)],
         },

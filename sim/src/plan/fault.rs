@@ -70,19 +70,22 @@ pub enum Moment {
     DotMinted,
     /// A node is about to write an edit of its manifest.
     EditBegun,
+    /// A node forgot what it kept for another, who has it now.
+    HintDelivered,
     /// A client heard that its write is acked.
     ClientAcked,
 }
 
 impl Moment {
     /// Those in the life of a node.
-    pub const OF_NODES: [Moment; 6] = [
+    pub const OF_NODES: [Moment; 7] = [
         Moment::DiskWrite,
         Moment::DiskSync,
         Moment::DiskCreate,
         Moment::DiskSyncDir,
         Moment::DotMinted,
         Moment::EditBegun,
+        Moment::HintDelivered,
     ];
 
     /// The kind of the event in the trace.
@@ -94,6 +97,7 @@ impl Moment {
             Moment::DiskSyncDir => "disk_sync_dir",
             Moment::DotMinted => "dot_minted",
             Moment::EditBegun => "edit_begun",
+            Moment::HintDelivered => "hint_delivered",
             Moment::ClientAcked => "client_acked",
         }
     }

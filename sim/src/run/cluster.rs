@@ -420,6 +420,7 @@ fn spec(link: Link) -> LinkSpec {
         datagram_loss: 0.0,
         datagram_duplicate: 0.0,
         bandwidth_bytes_per_s: link.bandwidth_bytes_per_s,
+        quantiles: None,
         blocked: false,
         hold: false,
     }

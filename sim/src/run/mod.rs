@@ -29,6 +29,7 @@ mod node;
 mod operator;
 mod recorder;
 mod samples;
+pub mod staleness;
 mod system;
 #[cfg(test)]
 mod tests;

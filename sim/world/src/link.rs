@@ -24,6 +24,10 @@ pub struct LinkSpec {
     /// The slowest. Fifteen packets of sixteen stay within the first eighth of the range, the
     /// others are spread over all of it: a long tail.
     pub delay_max: Duration,
+    /// How long packets take beyond `delay_min`, in nanoseconds, in place of what `delay_max` says: the quantiles of a measured
+    /// distribution at equal steps from 0 to 1, two at least, with straight lines between them.
+    #[serde(skip)]
+    pub quantiles: Option<&'static [u64]>,
     /// The share of packets that vanish: 0 to 1.
     pub loss: f64,
     /// The share of packets that arrive twice.
@@ -48,6 +52,7 @@ impl Default for LinkSpec {
         Self {
             delay_min: Duration::from_micros(100),
             delay_max: Duration::from_millis(1),
+            quantiles: None,
             loss: 0.0,
             duplicate: 0.0,
             reorder: 0.0,
@@ -234,10 +239,24 @@ impl World {
 }
 
 fn delay(spec: &LinkSpec, draw: u64) -> u64 {
+    if let Some(quantiles) = spec.quantiles {
+        return nanos(spec.delay_min) + quantile(quantiles, high(draw));
+    }
     let (base, range) =
         (nanos(spec.delay_min), nanos(spec.delay_max.saturating_sub(spec.delay_min)));
     let range = if draw.is_multiple_of(16) { range } else { range / 8 };
     base + scale(range, high(draw))
+}
+
+/// What a 32-bit draw picks from a distribution with these quantiles.
+fn quantile(quantiles: &[u64], draw: u64) -> u64 {
+    let place = draw * (quantiles.len() as u64).saturating_sub(1);
+    let at = high(place) as usize;
+    match (quantiles.get(at), quantiles.get(at + 1)) {
+        (Some(below), Some(above)) => below + scale(above.saturating_sub(*below), low(place)),
+        (Some(last), None) => *last,
+        (None, _) => 0,
+    }
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -302,6 +321,25 @@ mod tests {
         let (times, twice) = arrivals(spec, 100_000);
         assert!((89_000..91_000).contains(&times.len()), "{} arrived", times.len());
         assert!((4_100..4_900).contains(&twice), "{twice} arrived twice");
+    }
+
+    #[test]
+    fn quantiles_are_met() {
+        const QUANTILES: &[u64] = &[0, 100, 200, 1_000_000];
+        let quiet = LinkSpec { delay_min: Duration::from_micros(5), ..LinkSpec::default() };
+        let spec = LinkSpec { quantiles: Some(QUANTILES), ..quiet };
+        let delays: Vec<u64> = (0..30_000).map(|n| delay(&spec, rng_draw(n))).collect();
+        let below = |limit: u64| delays.iter().filter(|delay| **delay < 5_000 + limit).count();
+        for (limit, wanted) in
+            [(100, 10_000), (200, 20_000), (500_100, 25_000), (1_000_001, 30_000)]
+        {
+            assert!(below(limit).abs_diff(wanted) < 400, "{} below {limit}", below(limit));
+        }
+        assert_eq!((quantile(QUANTILES, 0), quantile(&[7], 1 << 31)), (0, 7));
+    }
+
+    fn rng_draw(n: u64) -> u64 {
+        rng::stream(1, "test", &[n]).next_u64()
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Files of the operating system. Each call is one hop to tokio's blocking pool, except that a short
-//! read of what the page cache holds is answered at once ([`File::read_at`]).
+//! read of what the page cache holds is answered at once ([`File::read_at`]), and that a write with sync blocks where it
+//! is called ([`File::write_all_at_and_sync`]).
 
 use std::fs::{File as StdFile, OpenOptions as StdOptions, TryLockError};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -45,9 +46,11 @@ pub struct File {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    super::task::run_blocking(work)
-        .await
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::Interrupted, "process is ending")))
+    super::task::run_blocking(work).await.unwrap_or_else(|_| Err(ending()))
+}
+
+fn ending() -> io::Error {
+    io::Error::new(io::ErrorKind::Interrupted, "process is ending")
 }
 
 async fn on_path<T: Send + 'static>(
@@ -126,7 +129,10 @@ impl File {
     /// As of both; after an error nothing written since the last good sync can be trusted.
     pub async fn write_all_at_and_sync(&self, offset: u64, data: Bytes) -> io::Result<()> {
         let file = self.inner.clone();
-        blocking(move || write_through(&file, offset, &data)).await
+        // The log's clients wait for just this, one after the other.
+        super::task::run_in_place(move || write_through(&file, offset, &data))
+            .await
+            .unwrap_or_else(|_| Err(ending()))
     }
 
     /// Makes the file's bytes and length durable (`fdatasync`). Its name needs [`sync_dir`].

@@ -6,6 +6,8 @@ use std::task::{Context, Poll};
 
 pub use tokio::task::yield_now;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
+
 /// A task was aborted, or its process is ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("task was aborted")]
@@ -51,6 +53,22 @@ pub async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Aborted> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Aborted)
+}
+
+/// Runs `work`, which may block, on this thread, whose other tasks another thread takes over meanwhile. What the caller
+/// waits for comes two hops between threads sooner than from [`run_blocking`]; futures that share its task (`select!`,
+/// `join!`) wait as long as it.
+///
+/// # Errors
+/// [`Aborted`] when the process is ending.
+pub async fn run_in_place<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Aborted> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        return Ok(tokio::task::block_in_place(work));
+    }
+    // All tasks share the one thread there is.
+    run_blocking(work).await
 }
 
 /// Runs `main` to its end on a runtime with `threads` worker threads (0: one for each core; 1: all

@@ -339,6 +339,30 @@ struct Rest {
 /// Searches the file from `from` to its end for valid batches of `life` (`None`: of any).
 async fn survey(file: &mut Window, from: u64, life: Option<u64>) -> Result<Rest, OpenError> {
     let mut rest = Rest::default();
+    let (mut at, mut content_end) = (from, from);
+    while let Some(found) = next_magic(file, at, &mut content_end).await? {
+        at = found + 1;
+        let batch = batch_at(file, found).await?.map(|(header, _)| header);
+        let Some(batch) = batch.filter(|batch| life.is_none_or(|life| batch.life == life)) else {
+            continue;
+        };
+        rest.durable_through = rest.durable_through.max(Some(batch.durable_through));
+        rest.written_after_birth |= !batch.at_birth;
+        // The bytes of a batch are not zero at its front, so it is counted as torn from there.
+        at = found + batch.total_bytes() as u64;
+        content_end = at;
+    }
+    rest.torn_bytes = content_end - from;
+    Ok(rest)
+}
+
+/// Where a batch may begin, at `from` or behind it; `None`: nowhere. `content_end` rises to behind the last byte on the way
+/// that is not zero.
+pub(super) async fn next_magic(
+    file: &mut Window,
+    from: u64,
+    content_end: &mut u64,
+) -> Result<Option<u64>, OpenError> {
     let mut at = from;
     while at < file.len() {
         let piece = file.piece(at).await?;
@@ -346,27 +370,16 @@ async fn survey(file: &mut Window, from: u64, life: Option<u64>) -> Result<Rest,
             break;
         }
         if let Some(last) = piece.iter().rposition(|byte| *byte != 0) {
-            rest.torn_bytes = at + last as u64 + 1 - from;
+            *content_end = at + last as u64 + 1;
         }
         let magic = piece.windows(BATCH_MAGIC.len()).position(|bytes| bytes == BATCH_MAGIC);
-        let Some(found) = magic else {
-            // A magic that the piece's end cuts in two is found from its first byte next time.
-            let last = at + piece.len() as u64 == file.len();
-            let overlap = if last { 0 } else { BATCH_MAGIC.len() - 1 };
-            at += (piece.len() - overlap.min(piece.len() - 1)) as u64;
-            continue;
-        };
-        at += found as u64;
-        let batch = batch_at(file, at).await?.map(|(header, _)| header);
-        let Some(batch) = batch.filter(|batch| life.is_none_or(|life| batch.life == life)) else {
-            at += 1;
-            continue;
-        };
-        rest.durable_through = rest.durable_through.max(Some(batch.durable_through));
-        rest.written_after_birth |= !batch.at_birth;
-        // The bytes of a batch are not zero at its front, so it is counted as torn from there.
-        at += batch.total_bytes() as u64;
-        rest.torn_bytes = at - from;
+        if let Some(found) = magic {
+            return Ok(Some(at + found as u64));
+        }
+        // A magic that the piece's end cuts in two is found from its first byte next time.
+        let last = at + piece.len() as u64 == file.len();
+        let overlap = if last { 0 } else { BATCH_MAGIC.len() - 1 };
+        at += (piece.len() - overlap.min(piece.len() - 1)) as u64;
     }
-    Ok(rest)
+    Ok(None)
 }

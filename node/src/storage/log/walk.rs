@@ -5,8 +5,8 @@
 
 use std::path::Path;
 
-use super::format::{BATCH_MAGIC, SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::replay::{batch_at, read_header};
+use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::replay::{batch_at, next_magic, read_header};
 use super::window::Window;
 use crate::domain::causality::NodeId;
 use crate::storage::error::OpenError;
@@ -81,28 +81,12 @@ enum Behind {
 }
 
 async fn behind(file: &mut Window, from: u64, life: u64) -> Result<Behind, OpenError> {
-    let (mut at, mut torn_bytes) = (from, 0);
-    while at < file.len() {
-        let piece = file.piece(at).await?;
-        if piece.is_empty() {
-            break;
+    let (mut at, mut content_end) = (from, from);
+    while let Some(found) = next_magic(file, at, &mut content_end).await? {
+        if batch_at(file, found).await?.is_some_and(|(batch, _)| batch.life == life) {
+            return Ok(Behind::Batch(found));
         }
-        if let Some(last) = piece.iter().rposition(|byte| *byte != 0) {
-            torn_bytes = at + last as u64 + 1 - from;
-        }
-        let magic = piece.windows(BATCH_MAGIC.len()).position(|bytes| bytes == BATCH_MAGIC);
-        let Some(found) = magic else {
-            // A magic that the piece's end cuts in two is found from its first byte next time.
-            let last = at + piece.len() as u64 == file.len();
-            let overlap = if last { 0 } else { BATCH_MAGIC.len() - 1 };
-            at += (piece.len() - overlap.min(piece.len() - 1)) as u64;
-            continue;
-        };
-        at += found as u64;
-        if batch_at(file, at).await?.is_some_and(|(batch, _)| batch.life == life) {
-            return Ok(Behind::Batch(at));
-        }
-        at += 1;
+        at = found + 1;
     }
-    Ok(Behind::Nothing { torn_bytes })
+    Ok(Behind::Nothing { torn_bytes: content_end - from })
 }

@@ -8,14 +8,13 @@ use super::super::{
 use super::{Shape, Swarm, signed};
 
 pub(super) fn draw_fault(dice: Dice, plan: &Plan, swarm: &Swarm, id: u64) -> Fault {
-    if swarm.shape == Shape::OwnerAway {
-        return owner_away(dice, plan, id);
-    }
-    if swarm.shape == Shape::RolledBack {
-        return rolled_back(dice, plan, id);
-    }
-    if swarm.shape == Shape::Wiped {
-        return wiped(dice, plan, id);
+    match swarm.shape {
+        Shape::OwnerAway => return owner_away(dice, plan, id),
+        Shape::HandedOver if id == 0 => return owner_away(dice, plan, id),
+        Shape::HandedOver => return all_dark(dice, plan, id),
+        Shape::RolledBack => return rolled_back(dice, plan, id),
+        Shape::Wiped => return wiped(dice, plan, id),
+        Shape::Mixed | Shape::Damaged | Shape::Torn => {}
     }
     let mut die = dice.stream("fault", 0, id);
     let kind = die.pick(&swarm.kinds);
@@ -65,7 +64,7 @@ fn draw_times(die: &mut Die, plan: &Plan, kind: &str) -> (u64, u64) {
     }
 }
 
-/// The one fault of [`Shape::OwnerAway`].
+/// The one fault of [`Shape::OwnerAway`], and the first of [`Shape::HandedOver`].
 fn owner_away(dice: Dice, plan: &Plan, id: u64) -> Fault {
     let mut die = dice.stream("fault", 0, id);
     let end = plan.length.faults_ms;
@@ -77,6 +76,19 @@ fn owner_away(dice: Dice, plan: &Plan, id: u64) -> Fault {
         for_ms: die.within(end / 4, end * 3 / 4 - 1_000),
         what: FaultKind::Away { node },
     }
+}
+
+/// The second fault of [`Shape::HandedOver`]: all lose power right after one of them forgot what it kept for another.
+fn all_dark(dice: Dice, plan: &Plan, id: u64) -> Fault {
+    let mut die = dice.stream("fault", 0, id);
+    let trigger = Trigger {
+        event: Moment::HintDelivered,
+        machine: Machine::Node(die.pick(&plan.owners())),
+        count: die.magnitude(1, 40),
+        after_us: die.magnitude(1, 12_000),
+    };
+    let what = FaultKind::PowerLoss { nodes: plan.node_numbers() };
+    Fault { id: id as u32, at: At::On(trigger), for_ms: die.magnitude(100, 5_000), what }
 }
 
 /// The one fault of [`Shape::RolledBack`]: what the node holds is not what it held.
@@ -112,6 +124,7 @@ fn draw_trigger(die: &mut Die, plan: &Plan, node: NodeNo) -> Trigger {
         | Moment::DiskSync
         | Moment::DiskCreate
         | Moment::DiskSyncDir
+        | Moment::HintDelivered
         | Moment::ClientAcked => 1,
     };
     let own = die.weighted(&Moment::OF_NODES.map(|moment| (weight(moment), moment)));
@@ -125,11 +138,13 @@ fn draw_trigger(die: &mut Die, plan: &Plan, node: NodeNo) -> Trigger {
         Moment::DiskWrite | Moment::DiskSync | Moment::DotMinted | Moment::ClientAcked => {
             die.magnitude(1, 200)
         }
-        Moment::DiskCreate | Moment::DiskSyncDir | Moment::EditBegun => die.magnitude(1, 20),
+        Moment::DiskCreate | Moment::DiskSyncDir | Moment::EditBegun | Moment::HintDelivered => {
+            die.magnitude(1, 20)
+        }
     };
     // A write has left for the other replicas some microseconds after it was named, and is durable
-    // here a millisecond or so later. So is an edit.
-    let named = matches!(event, Moment::DotMinted | Moment::EditBegun);
+    // here a millisecond or so later. So is an edit; and under an interval what was handed over is some later yet.
+    let named = matches!(event, Moment::DotMinted | Moment::EditBegun | Moment::HintDelivered);
     let after_us = if named { die.magnitude(1, 4_000) } else { 0 };
     Trigger { event, machine, count, after_us }
 }
