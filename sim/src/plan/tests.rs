@@ -8,7 +8,7 @@ use super::*;
 fn every_fault_kind_action_and_setting_is_drawn_within_two_hundred_seeds() {
     let mut kinds: BTreeMap<&str, u32> = BTreeMap::new();
     let mut actions: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut rare = [0; 12];
+    let mut rare = [0; 15];
     let (mut calm, mut tied, mut strict, mut sizes) = (0, 0, 0, BTreeMap::<usize, u32>::new());
     for seed in 0..200 {
         let plan = draw(seed);
@@ -26,6 +26,9 @@ fn every_fault_kind_action_and_setting_is_drawn_within_two_hundred_seeds() {
             settings.peer_requests_max.is_some(),
             settings.engine.is_none(),
             settings.engine == Some(draw::SMALLEST),
+            !settings.last_write.is_empty(),
+            settings.siblings_max == 2,
+            plan.clients.iter().any(|client| client.batch_max.is_some()),
             plan.founding.is_some(),
             plan.founding.as_ref().is_some_and(|founding| !founding.power_losses.is_empty()),
         ];
