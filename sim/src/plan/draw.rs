@@ -269,7 +269,7 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
         kinds = vec!["damaged_table", "damaged_table", "damaged_table", "isolate", "crash"];
         (faults, keys) = (die.within(6, 16), die.within(4, 24));
     }
-    if shape == Shape::Mixed && !plan.settings.last_write.is_empty() {
+    if shape == Shape::Mixed && !kinds.is_empty() && !plan.settings.last_write.is_empty() {
         // Where stamps decide, clocks are wrong more often than not.
         let mut die = dice.stream("skew", 0, 0);
         if die.chance(75) {
