@@ -40,7 +40,7 @@ pub const OPERATIONS_MAX: usize = 1_000;
 /// Bytes of a batch's body at the most, and, about, of its answer.
 pub const BATCH_BYTES: usize = 8 << 20;
 /// Operations of a batch under way at one time.
-const AT_ONCE: usize = 32;
+pub const AT_ONCE: usize = 32;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -18,9 +18,9 @@ use crate::rpc::message::RequestHead;
 use crate::runtime::time;
 
 /// Bytes of values on a page, at about the most.
-const PAGE_BYTES: usize = 1 << 20;
+pub const PAGE_BYTES: usize = 1 << 20;
 /// Pages that replicas are asked for at the most, when what they hold is not to be shown.
-const ROUNDS: usize = 8;
+pub const ROUNDS: usize = 8;
 
 /// Answers a request for a listing of `bucket`, as it stands in the path.
 ///

@@ -15,7 +15,7 @@ use crate::domain::ring::PartitionId;
 use crate::storage::{Engine, ReadError};
 
 /// What one answer reads of the data, at about the most.
-const READ_BYTES: usize = 4 << 20;
+pub const READ_BYTES: usize = 4 << 20;
 /// What is read of it at a time.
 const STEP_BYTES: usize = 64 << 10;
 

@@ -281,7 +281,7 @@ fn draw_swarm(dice: Dice, plan: &Plan, shape: Shape) -> Swarm {
         (actions[4], actions[2]) = (12, actions[2].min(4));
         keys = keys.max(12);
     }
-    if shape == Shape::Mixed && !plan.settings.last_write.is_empty() {
+    if shape == Shape::Mixed && !kinds.is_empty() && !plan.settings.last_write.is_empty() {
         // Where stamps decide, clocks are wrong more often than not.
         let mut die = dice.stream("skew", 0, 0);
         if die.chance(75) {

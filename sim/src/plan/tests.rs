@@ -8,7 +8,7 @@ use super::*;
 fn every_fault_kind_action_and_setting_is_drawn_within_two_hundred_seeds() {
     let mut kinds: BTreeMap<&str, u32> = BTreeMap::new();
     let mut actions: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut rare = [0; 12];
+    let mut rare = [0; 15];
     let (mut calm, mut tied, mut strict, mut sizes) = (0, 0, 0, BTreeMap::<usize, u32>::new());
     for seed in 0..200 {
         let plan = draw(seed);
@@ -26,6 +26,9 @@ fn every_fault_kind_action_and_setting_is_drawn_within_two_hundred_seeds() {
             settings.peer_requests_max.is_some(),
             settings.engine.is_none(),
             settings.engine == Some(draw::SMALLEST),
+            !settings.last_write.is_empty(),
+            settings.siblings_max == 2,
+            plan.clients.iter().any(|client| client.batch_max.is_some()),
             plan.founding.is_some(),
             plan.founding.as_ref().is_some_and(|founding| !founding.power_losses.is_empty()),
         ];
@@ -46,7 +49,7 @@ fn every_fault_kind_action_and_setting_is_drawn_within_two_hundred_seeds() {
         assert!(kinds.get(name).is_some_and(|times| *times > least), "{name}: {kinds:?}");
     }
     assert_eq!(kinds.len(), FaultKind::NAMES.len(), "a fault's name is missing in NAMES");
-    assert_eq!(actions.len(), 5, "{actions:?}");
+    assert_eq!(actions.len(), 6, "{actions:?}");
     assert!(calm > 4 && tied > 5 && strict > 1_000, "{calm} calm, {tied} tied, {strict} strict");
     assert_eq!(sizes.keys().copied().collect::<Vec<_>>(), [3, 4, 5, 6, 7, 8]);
     assert!(rare.iter().all(|times| *times > 4), "{rare:?}");
