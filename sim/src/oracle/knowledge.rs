@@ -249,11 +249,14 @@ impl<'a> KeyView<'a> {
             }
         }
         let hidden = self.hidden.iter().filter(|(from_ns, at)| *from_ns <= at_ns && *at < horizon);
+        let mut shows = !items.is_empty();
         for &(_, at) in hidden {
             token.may.insert(at);
             token.may.add(&self.attempts[at].seen.may);
+            shows = true;
         }
-        if self.last_write && !items.is_empty() {
+        // What stays, or stayed until it was forgotten, may have won over any other.
+        if self.last_write && shows {
             (0..horizon).for_each(|at| token.may.insert(at));
         }
         token

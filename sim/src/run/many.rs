@@ -186,7 +186,8 @@ fn operation_json(ask: &Ask) -> String {
         Kind::Get => format!("{{\"get\":{{{key}}}}}"),
         Kind::Put { .. } => {
             let value = String::from_utf8_lossy(&ask.body);
-            format!("{{\"put\":{{{key},\"value\":{value}{context}}}}}")
+            let ttl = ask.ttl_s.map(|seconds| format!(",\"ttl\":{seconds}")).unwrap_or_default();
+            format!("{{\"put\":{{{key},\"value\":{value}{context}{ttl}}}}}")
         }
         Kind::Delete => format!("{{\"delete\":{{{key}{context}}}}}"),
     }
