@@ -77,12 +77,8 @@ impl Handler for PeerService {
             Request::Fetch { key, known } => {
                 self.metrics.fetched.increment();
                 let replica = self.replica.clone();
-                let mut fetching = Box::pin(fetch(replica, key, known));
                 // In memory it is answered at once; a task is only worth it when a disk must be read.
-                match (&mut fetching).now_or_never() {
-                    Some(reply) => Handled::Now(reply),
-                    None => Handled::Later(fetching),
-                }
+                at_once_or_later(fetch(replica, key, known))
             }
             Request::Hint { owner, key, object } => {
                 let (replica, metrics) = (self.replica.clone(), self.metrics.clone());
@@ -101,12 +97,8 @@ impl Handler for PeerService {
             }
             Request::Exchange { ring, ask } => {
                 let answering = self.answering.clone();
-                let mut answer = Box::pin(async move { answering.answer(head, ring, ask).await });
                 // Roots that are compared need no task.
-                match (&mut answer).now_or_never() {
-                    Some(reply) => Handled::Now(reply),
-                    None => Handled::Later(answer),
-                }
+                at_once_or_later(async move { answering.answer(head, ring, ask).await })
             }
             Request::Forgetting { ring, question } => {
                 Handled::Later(Box::pin(self.forgetting.clone().answer(head, ring, question)))
@@ -123,6 +115,15 @@ impl Handler for PeerService {
                 Handled::Later(Box::pin(coordinate(self.coordinator.clone(), head, write)))
             }
         }
+    }
+}
+
+/// Answers now if `answer` waits for nothing.
+fn at_once_or_later(answer: impl Future<Output = Reply> + Send + 'static) -> Handled {
+    let mut answer = Box::pin(answer);
+    match (&mut answer).now_or_never() {
+        Some(reply) => Handled::Now(reply),
+        None => Handled::Later(answer),
     }
 }
 
