@@ -43,7 +43,7 @@ fn a_value_with_a_time_to_live_is_shown_until_then_and_not_after() {
         ),
         (
             "deleted by nobody",
-            &[2],
+            &[2, 6],
             "a: put 1 @0-5 => acked \n b: get @610-620 => gone \n z: final @900-910 => 1",
         ),
         (
