@@ -52,7 +52,8 @@ impl Processes {
         self.children[at] = Some(serve(&config));
     }
 
-    /// Waits until every node serves and is connected to every other.
+    /// Waits until every node is connected to every other and ready: a new folder, or one that was restored, answers no read
+    /// before it has been compared with the others.
     async fn ready(&self) {
         for &address in &self.http {
             let mut client = Client::new(address);
@@ -65,6 +66,13 @@ impl Processes {
                     up.count() == NODES
                 };
                 if answer.is_ok_and(|a| up(&serde_json::from_slice(&a.body).unwrap())) {
+                    break;
+                }
+                time::sleep(Duration::from_millis(10)).await;
+            }
+            loop {
+                let answer = client.send(Request::get("/health/ready"), soon()).await;
+                if answer.is_ok_and(|answer| answer.status == 200) {
                     break;
                 }
                 time::sleep(Duration::from_millis(10)).await;
