@@ -48,7 +48,7 @@ fn a_value_with_a_time_to_live_is_shown_until_then_and_not_after() {
         ),
         (
             "what it replaced stays replaced",
-            &[4, 6],
+            &[4],
             "a: put 1 => acked \n b: put 2 from a t100 @10-15 => acked \n c: get @300-310 => 1 \n z: final @900-910 => gone",
         ),
     ] {
