@@ -226,6 +226,7 @@ fn draw(seed: u64) -> Plan {
     plan.settings.last_write.clear();
     plan.operations.retain(|operation| operation.action.name() != "list");
     plan.clients.iter_mut().for_each(|client| client.batch_max = None);
+    plan.operations.iter_mut().for_each(|operation| operation.ttl_s = None);
     plan
 }
 
