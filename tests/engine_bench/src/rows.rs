@@ -119,7 +119,7 @@ async fn ours_turn(folder: &Path, pairs: u32) -> Turn {
         for &at in &order {
             ours::put(&engine, &data::name(at), values.next(), purposes[0]).await;
         }
-        engine.barrier().durable().await.expect("the engine is open");
+        engine.barrier().ackable().await.expect("the engine is open");
         rates.push(rate(order.len(), started.elapsed()));
         say("settle");
         ours::settle(&engine).await;

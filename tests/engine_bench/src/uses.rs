@@ -111,7 +111,7 @@ pub fn fill_and_hang(folder: &Path) {
                 at += 1;
             }
         }
-        engine.barrier().durable().await.expect("the engine is open");
+        engine.barrier().ackable().await.expect("the engine is open");
         println!("{:.0} MiB of log", engine.stats().log_bytes as f64 / f64::from(1 << 20));
         loop {
             time::sleep(Duration::from_secs(3600)).await;
