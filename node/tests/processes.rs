@@ -52,8 +52,8 @@ impl Processes {
         self.children[at] = Some(serve(&config));
     }
 
-    /// Waits until every node is connected to every other and ready: a new folder, or one that was restored, answers no read
-    /// before it has been compared with the others.
+    /// Waits until every node is connected to every other and vouches for all that it holds: a new folder, or one that was restored,
+    /// answers no read before it has been compared with the others.
     async fn ready(&self) {
         for &address in &self.http {
             let mut client = Client::new(address);
@@ -71,8 +71,9 @@ impl Processes {
                 time::sleep(Duration::from_millis(10)).await;
             }
             loop {
-                let answer = client.send(Request::get("/health/ready"), soon()).await;
-                if answer.is_ok_and(|answer| answer.status == 200) {
+                let answer = client.send(Request::get("/metrics"), soon()).await;
+                let vouches = |text: &str| text.contains("\nstarling_doubtful_partitions 0\n");
+                if answer.is_ok_and(|a| vouches(&String::from_utf8_lossy(&a.body))) {
                     break;
                 }
                 time::sleep(Duration::from_millis(10)).await;
