@@ -6,8 +6,15 @@
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
 use std::io::{BufRead, BufReader, IsTerminal, Write};
-use std::process::{Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// A step that says nothing for so long is stuck: no crate takes so long to build, and no test to run, on a slow machine either.
+const SILENCE: Duration = Duration::from_secs(600);
+
+/// How often it is looked whether a step has ended.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// One step of the verification.
 struct Step {
@@ -175,7 +182,8 @@ fn run(step: &Step, at: usize, of: usize) -> Result<u64, String> {
     verdict
 }
 
-/// Runs a command to its end; shows its latest line while it runs on a terminal.
+/// Runs a command to its end; shows its latest line while it runs on a terminal. One that says nothing for [`SILENCE`] is stuck: it
+/// is ended, and what it said shows where (the tests that never ended, and the program that was killed).
 fn capture(command: &mut Command, head: &str) -> Result<(String, bool), String> {
     let (reader, writer) = std::io::pipe().map_err(|e| format!("no pipe: {e}"))?;
     let second = writer.try_clone().map_err(|e| format!("no pipe: {e}"))?;
@@ -183,24 +191,57 @@ fn capture(command: &mut Command, head: &str) -> Result<(String, bool), String> 
     let mut child = spawned.map_err(|e| format!("cargo cannot be run: {e}"))?;
     // The command keeps its ends of the pipe; close them, or reading never ends.
     command.stdout(Stdio::null()).stderr(Stdio::null());
+    let (say, lines) = mpsc::channel();
+    // Not joined: a process that outlives cargo may hold the pipe open.
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(reader).split(b'\n').map_while(Result::ok);
+        lines.all(|line| say.send(String::from_utf8_lossy(&line).into_owned()).is_ok())
+    });
     let terminal = std::io::stdout().is_terminal();
-    let mut output = String::new();
-    for line in BufReader::new(reader).split(b'\n') {
-        let line = line.map_err(|e| format!("output cannot be read: {e}"))?;
-        let line = String::from_utf8_lossy(&line).into_owned();
-        if terminal && !line.trim().is_empty() {
-            let short: String = line.trim().chars().take(60).collect();
-            print!("\r\x1b[K{head} … {short}");
-            flush();
+    let (mut output, mut heard_at, mut ended) = (String::new(), Instant::now(), None);
+    let status = loop {
+        match lines.recv_timeout(LOOK) {
+            Ok(line) => {
+                heard_at = Instant::now();
+                if terminal && !line.trim().is_empty() {
+                    let short: String = line.trim().chars().take(60).collect();
+                    print!("\r\x1b[K{head} … {short}");
+                    flush();
+                }
+                output.push_str(&line);
+                output.push('\n');
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                break child.wait().map_err(|e| format!("cargo was lost: {e}"))?;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
         }
-        output.push_str(&line);
-        output.push('\n');
-    }
+        if let Some(status) = ended {
+            break status;
+        }
+        ended = child.try_wait().map_err(|e| format!("cargo was lost: {e}"))?;
+        if heard_at.elapsed() >= SILENCE {
+            output.push_str(&end_stuck(&mut child));
+            heard_at = Instant::now();
+        }
+    };
     if terminal {
         print!("\r\x1b[K{head} … ");
     }
-    let status = child.wait().map_err(|e| format!("cargo was lost: {e}"))?;
     Ok((output, status.success()))
+}
+
+/// Kills the program that cargo waits for, so that cargo names it and ends; or cargo itself. What is to be said of it.
+fn end_stuck(cargo: &mut Child) -> String {
+    let its_child = ["-KILL", "-P", &cargo.id().to_string()];
+    let ended = Command::new("pkill").args(its_child).status().is_ok_and(|status| status.success());
+    let killed = if ended { "what ran was killed" } else { "cargo was killed" };
+    if !ended {
+        // It can only fail when cargo has just ended.
+        let _gone = cargo.kill();
+    }
+    format!("\nstuck: nothing was said for {} minutes, and {killed}\n", SILENCE.as_secs() / 60)
 }
 
 fn judge(step: &Step, output: &str) -> Result<u64, String> {

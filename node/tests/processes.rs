@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -12,6 +12,13 @@ use std::time::Duration;
 
 use starling::client::{Client, Request};
 use starling::runtime::{task, time};
+
+#[path = "../../tests/real/places.rs"]
+mod places;
+#[path = "../../tests/real/wait.rs"]
+mod wait;
+
+use wait::until;
 
 const NODES: usize = 3;
 const WRITERS: usize = 8;
@@ -25,8 +32,8 @@ struct Processes {
 impl Processes {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let places: Vec<(SocketAddr, SocketAddr)> = (0..NODES).map(|_| (free(), free())).collect();
+        let places: Vec<(SocketAddr, SocketAddr)> =
+            (0..NODES).map(|_| (places::free(), places::free())).collect();
         let seeds: Vec<String> = places.iter().map(|place| format!("\"{}\"", place.1)).collect();
         let seeds = seeds.join(", ");
         for (at, (http, rpc)) in places.iter().enumerate() {
@@ -52,32 +59,30 @@ impl Processes {
         self.children[at] = Some(serve(&config));
     }
 
-    /// Waits until every node is connected to every other and vouches for all that it holds: a new folder, or one that was restored,
-    /// answers no read before it has been compared with the others.
-    async fn ready(&self) {
-        for &address in &self.http {
+    /// Waits until every node hears every other, and is ready.
+    async fn ready(&mut self) {
+        for (at, &address) in self.http.iter().enumerate() {
             let mut client = Client::new(address);
-            loop {
+            let child = self.children[at].as_mut().unwrap();
+            until(&format!("n{at} hears all others and is ready"), async || {
+                if let Some(ended) = child.try_wait().unwrap() {
+                    return Err(format!("its process ended: {ended}"));
+                }
                 let answer = client.send(Request::get("/v1/cluster"), soon()).await;
-                let up = |view: &serde_json::Value| {
-                    // One that does not serve yet says why instead.
-                    let members = view["members"].as_array().map_or(&[][..], Vec::as_slice);
-                    let up = members.iter().filter(|member| member["status"] == "up");
-                    up.count() == NODES
-                };
-                if answer.is_ok_and(|a| up(&serde_json::from_slice(&a.body).unwrap())) {
-                    break;
+                let view = answer.map_err(|error| error.to_string())?.body;
+                let view: serde_json::Value = serde_json::from_slice(&view).unwrap();
+                // One that does not serve yet says why instead.
+                let members = view["members"].as_array().map_or(&[][..], Vec::as_slice);
+                let up = members.iter().filter(|member| member["status"] == "up");
+                if up.count() < NODES {
+                    return Err(view.to_string());
                 }
-                time::sleep(Duration::from_millis(10)).await;
-            }
-            loop {
-                let answer = client.send(Request::get("/metrics"), soon()).await;
-                let vouches = |text: &str| text.contains("\nstarling_doubtful_partitions 0\n");
-                if answer.is_ok_and(|a| vouches(&String::from_utf8_lossy(&a.body))) {
-                    break;
+                match client.send(Request::get("/health/ready"), soon()).await {
+                    Ok(ready) if ready.status == 200 => Ok(()),
+                    other => Err(format!("{other:?}")),
                 }
-                time::sleep(Duration::from_millis(10)).await;
-            }
+            })
+            .await;
         }
     }
 
@@ -143,9 +148,13 @@ impl Load {
     }
 
     async fn reach(&self, acks: usize) {
-        while self.acks.load(Ordering::Relaxed) < acks {
-            time::sleep(Duration::from_millis(1)).await;
-        }
+        until(&format!("{acks} writes are acked"), async || {
+            let (reached, writers) = (self.acks.load(Ordering::Relaxed), self.writers.iter());
+            let ended = writers.filter(|writer| writer.is_finished()).count();
+            let told = format!("{reached} are, and {ended} of {WRITERS} writers met an error");
+            if reached >= acks { Ok(()) } else { Err(told) }
+        })
+        .await;
     }
 
     async fn end(self) -> Written {
@@ -387,18 +396,6 @@ fn a_snapshot_of_a_node_that_serves_is_checked_and_restored() {
 fn keys_are_listed_and_conflicts_found_from_the_command_line() {
     task::block_on(2, async {
         let processes = Processes::start().await;
-        for &address in &processes.http {
-            // New folders are in doubt until they are compared with each other.
-            while Client::new(address)
-                .send(Request::get("/health/ready"), soon())
-                .await
-                .unwrap()
-                .status
-                != 200
-            {
-                time::sleep(Duration::from_millis(10)).await;
-            }
-        }
         let starling = |node: usize, line: &[&str]| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_starling"));
             command.args(line).arg("--node").arg(processes.http[node].to_string());

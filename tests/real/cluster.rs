@@ -9,6 +9,9 @@ use starling::domain::membership::Health;
 use starling::node::Node;
 use starling::runtime::{task, time};
 
+use super::places;
+use super::wait::until;
+
 /// Running nodes; their data goes with them.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
@@ -20,11 +23,8 @@ impl Cluster {
     /// Starts `count` nodes and waits until each has its connections to the others, and vouches for what it holds.
     pub(crate) async fn start(count: usize, adjust: impl Fn(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let free = || {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap()
-        };
-        let places: Vec<(SocketAddr, SocketAddr)> = (0..count).map(|_| (free(), free())).collect();
+        let places: Vec<(SocketAddr, SocketAddr)> =
+            (0..count).map(|_| (places::free(), places::free())).collect();
         let member = |(at, (rpc, http)): (usize, &(SocketAddr, SocketAddr))| {
             Member::new(&format!("n{}", at + 1), rpc.to_string(), http.to_string())
         };
@@ -60,9 +60,11 @@ impl Cluster {
                 .all(|at| cluster.peer(at).is_none_or(starling::rpc::Peer::is_usable))
         };
         for node in &self.nodes {
-            while !all_up(node) || !node.app().anti_entropy.is_settled() {
-                time::sleep(Duration::from_millis(5)).await;
-            }
+            until("a node hears all others, and vouches for what it holds", async || {
+                let (heard, settled) = (all_up(node), node.app().anti_entropy.is_settled());
+                if heard && settled { Ok(()) } else { Err(format!("{heard}, {settled}")) }
+            })
+            .await;
         }
     }
 

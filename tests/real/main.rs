@@ -9,5 +9,7 @@ mod contract;
 mod errors;
 mod many;
 mod membership;
+mod places;
 mod repair;
 mod server;
+mod wait;

@@ -12,6 +12,8 @@ use starling::runtime::task::{self, JoinHandle};
 use starling::runtime::time;
 
 use super::cluster::{json, story, text};
+use super::places;
+use super::wait::until;
 
 /// Nodes by name, founded: each knows names and seeds alone.
 pub(crate) struct Town {
@@ -24,12 +26,8 @@ pub(crate) struct Town {
 
 impl Town {
     pub(crate) fn new(founders: &[&str], others: &[&str], adjust: fn(&mut Config)) -> Self {
-        let free = || {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap()
-        };
         let names = founders.iter().chain(others);
-        let places = names.map(|name| ((*name).to_owned(), (free(), free()))).collect();
+        let places = names.map(|name| ((*name).to_owned(), (places::free(), places::free()))).collect();
         let founders = founders.iter().map(|name| (*name).to_owned()).collect();
         let folder = tempfile::tempdir().unwrap();
         Self { folder, places, founders, nodes: BTreeMap::new(), adjust }
@@ -63,9 +61,11 @@ impl Town {
             self.until(name, "/v1/cluster", |view| up(view) == count).await;
         }
         for name in names {
-            while self.send(name, Request::get("/health/ready")).await.status != 200 {
-                time::sleep(Duration::from_millis(10)).await;
-            }
+            until("a node is ready", async || {
+                let answer = self.send(name, Request::get("/health/ready")).await;
+                if answer.status == 200 { Ok(()) } else { Err(text(&answer).to_owned()) }
+            })
+            .await;
         }
     }
 
@@ -99,15 +99,12 @@ impl Town {
         path: &str,
         holds: impl Fn(&serde_json::Value) -> bool,
     ) {
-        let deadline = time::now() + Duration::from_secs(30);
-        loop {
+        until(&format!("{path} at {name}"), async || {
             let answer = self.send(name, Request::get(path)).await;
-            if answer.status == 200 && holds(&json(&answer)) {
-                return;
-            }
-            assert!(time::now() < deadline, "never at {name}: {path}: {}", text(&answer));
-            time::sleep(Duration::from_millis(10)).await;
-        }
+            let come_true = answer.status == 200 && holds(&json(&answer));
+            if come_true { Ok(()) } else { Err(text(&answer).to_owned()) }
+        })
+        .await;
     }
 
     /// The home replicas of a key, and everybody else.
@@ -141,7 +138,9 @@ fn fallbacks_take_writes_for_homes_that_are_away_and_hand_them_over() {
         let put = town.send(home, Request::put("/v1/kv/b/k", "1")).await;
         assert_eq!(put.status, 200, "{}", text(&put));
         let acks = json(&put)["acks"].clone();
-        assert_eq!((&acks["received"], &acks["hinted"]), (&2.into(), &1.into()), "{acks}");
+        // Two of three answered first: both fallbacks, when the disk of the home replica itself is the slowest.
+        assert_eq!(acks["received"], 2, "{acks}");
+        assert!(matches!(acks["hinted"].as_u64(), Some(1 | 2)), "{acks}");
         // A client that wants home replicas alone is told that there are too few.
         let strict = town.send(home, Request::put("/v1/kv/b/k?sloppy=false", "2")).await;
         assert_eq!(
@@ -234,15 +233,13 @@ fn a_founder_waits_for_the_others_once_and_never_again() {
     story(async {
         let mut town = Town::new(&["n1", "n2", "n3"], &[], |_| {});
         let first = task::spawn(Node::start(town.config("n1")));
-        let waits = loop {
-            let answer = town.try_send("n1", Request::get("/health/ready")).await;
-            if let Ok(answer) = answer
-                && text(&answer).contains("n2, n3")
-            {
-                break answer;
+        let waits = until("n1 waits for n2 and n3", async || {
+            match town.try_send("n1", Request::get("/health/ready")).await {
+                Ok(answer) if text(&answer).contains("n2, n3") => Ok(answer),
+                other => Err(format!("{other:?}")),
             }
-            time::sleep(Duration::from_millis(5)).await;
-        };
+        })
+        .await;
         assert_eq!(waits.status, 503, "{}", text(&waits));
         let refused = town.send("n1", Request::put("/v1/kv/b/k", "1")).await;
         assert_eq!(refused.status, 503, "nothing is taken before the ring is made");
@@ -269,19 +266,18 @@ fn a_member_that_moved_is_found_at_its_new_address() {
         let mut town = Town::new(&["n1", "n2", "n3"], &[], |_| {});
         town.start(&["n1", "n2", "n3"]).await;
         town.stop("n2").await;
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         // Only n2 itself is told; the others' seeds still name the old place.
-        town.places.insert("n2".to_owned(), (free(), free()));
+        town.places.insert("n2".to_owned(), (places::free(), places::free()));
         town.start(&["n2"]).await;
         let put = town.send("n1", Request::put("/v1/kv/b/k?w=all&sloppy=false", "1")).await;
         assert_eq!(put.status, 200, "{}", text(&put));
         // And remembered there, for a start at which nobody can be asked.
         let (file, place) = (town.folder.path().join("n1/members.json"), town.places["n2"].0);
-        let deadline = time::now() + Duration::from_secs(30);
-        while !std::fs::read_to_string(&file).unwrap_or_default().contains(&place.to_string()) {
-            assert!(time::now() < deadline, "n1 never remembers that n2 moved");
-            time::sleep(Duration::from_millis(10)).await;
-        }
+        until("n1 remembers that n2 moved", async || {
+            let kept = std::fs::read_to_string(&file).unwrap_or_default();
+            if kept.contains(&place.to_string()) { Ok(()) } else { Err(kept) }
+        })
+        .await;
         town.stop_all().await;
     });
 }
@@ -307,9 +303,11 @@ fn a_second_process_of_a_name_is_refused_and_a_wrong_secret_is_not_heard() {
             let line = text.lines().find(|l| l.starts_with("starling_gossip_unauthenticated "));
             line.is_some_and(|line| !line.ends_with(" 0"))
         };
-        while !dropped(text(&town.send("n1", Request::get("/metrics")).await)) {
-            time::sleep(Duration::from_millis(10)).await;
-        }
+        until("what the spy says is dropped", async || {
+            let metrics = town.send("n1", Request::get("/metrics")).await;
+            if dropped(text(&metrics)) { Ok(()) } else { Err(text(&metrics).to_owned()) }
+        })
+        .await;
         let view = json(&town.send("n1", Request::get("/v1/cluster")).await);
         assert_eq!(view["members"].as_array().unwrap().len(), 3, "{view}");
         spy.abort();

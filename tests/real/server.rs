@@ -8,6 +8,7 @@ use starling::runtime::{task, time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::cluster::{Cluster, story};
+use super::wait::until;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -106,16 +107,19 @@ fn a_stop_lets_the_request_under_way_finish_and_closes_idle_connections() {
         let mut busy = connect(&cluster).await;
         let head = "PUT /v1/kv/b/k HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n";
         busy.write_all(head.as_bytes()).await.unwrap();
-        while cluster.nodes[0].app().in_flight() == 0 {
-            time::sleep(Duration::from_millis(1)).await;
-        }
+        until("the request is under way", async || {
+            if cluster.nodes[0].app().in_flight() > 0 { Ok(()) } else { Err("none is".to_owned()) }
+        })
+        .await;
         let address = cluster.addresses[0];
         let node = cluster.nodes.remove(0);
         let stopping = task::spawn(node.stop());
         assert_eq!(rest(&mut idle).await, "");
-        while TcpStream::connect(address).await.is_ok() {
-            time::sleep(Duration::from_millis(1)).await;
-        }
+        until("it takes no new connection", async || {
+            let taken = TcpStream::connect(address).await;
+            taken.map_or(Ok(()), |_| Err("it took one".to_owned()))
+        })
+        .await;
         busy.write_all(b"1").await.unwrap();
         let answer = rest(&mut busy).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -17,7 +17,7 @@ pub async fn live() -> &'static str {
     "live\n"
 }
 
-/// 200 when the node serves, else 503 with the reason: it starts, it stops, or its log takes no
+/// 200 when the node serves, else 503 with the reason: it starts, it stops, it does not vouch yet for what it holds, or its log takes no
 /// writes.
 ///
 /// # Errors
@@ -28,7 +28,7 @@ pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem>
     }
     if !app.anti_entropy.is_settled() {
         return Err(Problem::not_ready(
-            "its data folder is new: it compares it with those of the other replicas first",
+            "it compares what it holds with the other replicas first: its data folder is new, restored or damaged",
         ));
     }
     match app.replica.engine().stats().stalled {

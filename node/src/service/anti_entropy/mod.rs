@@ -15,8 +15,9 @@
 //! quarter of a second in which clients of either side wait longer than they have to, down to a sixteenth; and for
 //! partitions that are equal one small message for up to 256 of them.
 //!
-//! A node with doubt about all that it holds (a new folder, or one that took a new id) says that it is not ready
-//! until it has exchanged with whoever is there, or 5 s have passed: it works before that, but its reads do not count.
+//! A node that starts with doubt about what it holds (a new or restored folder, a new id, damage) says that it is not ready
+//! until it has compared that with whoever is there, or nothing was compared for [`PATIENCE`]: it works before that, but its copies
+//! do not count for reads, so that some would be refused.
 
 pub mod answering;
 mod driver;
@@ -77,8 +78,9 @@ impl Default for Options {
     }
 }
 
-/// After so long a node says that it is ready although it is in doubt.
-const SETTLE_MAX: Duration = Duration::from_secs(5);
+/// After so long without a comparison, since nobody is there or answers, a node says that it is ready although it is in doubt: it can
+/// coordinate, and take writes.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How one home partition stands, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +118,9 @@ struct Shared {
     shipped: Mutex<BTreeMap<u32, (u64, u64)>>,
     request_ids: AtomicU64,
     started_at: Instant,
-    /// Nothing is in doubt, or it was not at some time.
+    /// When something was read or brought to compare it; the start, before that.
+    compared_at: Mutex<Instant>,
+    /// Nothing is in doubt, or it was not at some time, or waiting for that was given up.
     settled: AtomicBool,
     /// Rung when an operator asked for something.
     poke: Notify,
@@ -139,8 +143,9 @@ impl Shared {
 
     /// So many bytes were moved. `crowded`: the other side's clients wait.
     fn spent(&self, bytes: usize, crowded: bool) {
-        let crowded = crowded || self.answering.is_crowded();
-        lock(&self.throttle).spent(time::now(), bytes, crowded);
+        let (now, crowded) = (time::now(), crowded || self.answering.is_crowded());
+        lock(&self.throttle).spent(now, bytes, crowded);
+        *lock(&self.compared_at) = now;
         self.metrics.repair_bytes.add(bytes as u64);
     }
 
@@ -195,6 +200,7 @@ impl AntiEntropy {
             shipped: Mutex::default(),
             request_ids: AtomicU64::new(rng::fork("exchange-request-id").next_u64()),
             started_at: now,
+            compared_at: Mutex::new(now),
             settled: AtomicBool::new(me.is_none()),
             poke: Notify::new(),
             stop: Notify::new(),
@@ -208,10 +214,18 @@ impl AntiEntropy {
         &self.answering
     }
 
-    /// True once this node vouches for what it holds, or has waited long enough for that.
+    /// True once this node has vouched for all that it holds, or has waited for that long enough. Doubt that comes later, as of a damaged
+    /// table, changes nothing.
     pub fn is_settled(&self) -> bool {
-        self.shared.settled.load(Ordering::Acquire)
-            || time::now().since(self.shared.started_at) >= SETTLE_MAX
+        let shared = &self.shared;
+        if shared.settled.load(Ordering::Acquire) {
+            return true;
+        }
+        let alone = time::now().since(*lock(&shared.compared_at)) >= PATIENCE;
+        if alone {
+            shared.settled.store(true, Ordering::Release);
+        }
+        alone
     }
 
     /// Has a partition, or all, compared with every other home replica now; false: it is no home partition of this node.
