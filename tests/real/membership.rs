@@ -27,7 +27,8 @@ pub(crate) struct Town {
 impl Town {
     pub(crate) fn new(founders: &[&str], others: &[&str], adjust: fn(&mut Config)) -> Self {
         let names = founders.iter().chain(others);
-        let places = names.map(|name| ((*name).to_owned(), (places::free(), places::free()))).collect();
+        let places =
+            names.map(|name| ((*name).to_owned(), (places::free(), places::free()))).collect();
         let founders = founders.iter().map(|name| (*name).to_owned()).collect();
         let folder = tempfile::tempdir().unwrap();
         Self { folder, places, founders, nodes: BTreeMap::new(), adjust }

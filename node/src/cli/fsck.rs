@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::status::size;
 use super::{Exit, Failure, block_on, print};
 use crate::storage::fsck::{Finding, Outcome, Report, Verdict, check};
-use crate::storage::{OpenError, TokenRange};
+use crate::storage::{ITSELF, OpenError, TokenRange};
 
 /// What `starling fsck` takes.
 #[derive(Debug, clap::Args)]
@@ -73,8 +73,13 @@ fn page(folder: &str, report: &Report) -> String {
         _ => format!("{folder}: of an unknown node\n"),
     };
     for stats in &report.hints {
-        let (owner, count) = (&stats.owner, many(stats.count, "hint"));
-        page.push_str(&format!("keeps {count} for {owner}: {}\n", size(stats.bytes)));
+        let (count, bytes) = (stats.count, size(stats.bytes));
+        page.push_str(&match &*stats.owner {
+            ITSELF => {
+                format!("holds {} of its own, made while in doubt: {bytes}\n", many(count, "write"))
+            }
+            owner => format!("keeps {} for {owner}: {bytes}\n", many(count, "hint")),
+        });
     }
     for range in &report.doubts {
         page.push_str(&format!("was damaged before, and is being healed: {}\n", tokens(*range)));

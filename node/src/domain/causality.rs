@@ -113,13 +113,6 @@ impl CausalContext {
         above.unwrap_or(0).max(self.counter(actor))
     }
 
-    /// The dots of those actors that `wanted` picks.
-    pub fn part_of(&self, wanted: impl Fn(Actor) -> bool) -> Self {
-        let vector = self.vector.iter().filter(|pair| wanted(pair.0)).copied().collect();
-        let cloud = self.cloud.iter().filter(|dot| wanted(dot.actor)).copied().collect();
-        Self { vector, cloud }
-    }
-
     /// True when `dot` is in the set.
     pub fn contains(&self, dot: Dot) -> bool {
         dot.counter <= self.counter(dot.actor) || self.cloud.binary_search(&dot).is_ok()

@@ -105,12 +105,6 @@ impl Minter {
         self.doubted_before = self.next_epoch;
     }
 
-    /// True for an actor that this process handed out after the last [`doubt`](Self::doubt): what it minted is no leftover of an older
-    /// copy of the data.
-    pub fn is_fresh(&self, actor: Actor) -> bool {
-        actor.node == self.node && (self.doubted_before..self.next_epoch).contains(&actor.epoch)
-    }
-
     /// Goes on with no actor that was handed out before the last [`doubt`](Self::doubt): call it when keys leave
     /// doubt, since from then on nothing tells them from others.
     pub fn retire_doubted(&mut self) {

@@ -28,7 +28,7 @@
 //! | exchange | one such comparison of a partition between two home replicas |
 //! | doubtful | of a copy: it may lack what was acked, so it does not count in reads |
 //! | spent | of an object: all its siblings are tombstones or expired, so that it may be [`forgotten`](forgetting) |
-//! | fresh | of a dot in a copy in doubt: minted by this process since the doubt began ([`merkle::vouching`]) |
+//! | fresh | of a write to a copy in doubt: minted here since the doubt began ([`merkle::vouching`]) |
 //! | tally | counts the replies to one request and says when they are enough |
 
 pub mod causality;

@@ -19,7 +19,7 @@ pub mod lww;
 
 use bytes::Bytes;
 
-use super::causality::{Actor, CausalContext, Dot, decode_dot, encode_dot};
+use super::causality::{CausalContext, Dot, decode_dot, encode_dot};
 use super::codec::{DecodeError, Decoder, Encode};
 use super::key::murmur3;
 
@@ -99,12 +99,6 @@ impl Object {
             Content::Value(_) => sibling.expires_at_ms,
         };
         self.siblings.iter().map(spent).try_fold(0, |latest, at| Some(latest.max(at?)))
-    }
-
-    /// What it says of the dots of those actors that `wanted` picks: their siblings, and which others of their dots are superseded.
-    pub fn part_of(&self, wanted: impl Fn(Actor) -> bool) -> Self {
-        let siblings = self.siblings.iter().filter(|sibling| wanted(sibling.dot.actor));
-        Self { siblings: siblings.cloned().collect(), context: self.context.part_of(wanted) }
     }
 
     /// Adds the write `new`: it replaces exactly the siblings that `seen` covers and stands beside

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::anti_entropy::trees::Trees;
-use crate::domain::causality::{Actor, CausalContext, Dot};
+use crate::domain::causality::{CausalContext, Dot};
 use crate::domain::key::Key;
 use crate::domain::listing::{Listing, Page};
 use crate::domain::mint::{EpochsExhausted, Minter};
@@ -24,8 +24,8 @@ use crate::domain::object::lww::{self, TooFarAhead};
 use crate::domain::object::{Content, Object, Sibling};
 use crate::domain::policy::{Policies, Policy};
 use crate::runtime::time::Instant;
-use crate::runtime::{event, time};
-use crate::storage::{Engine, Known, ReadError, ReserveError, Ticket, WriteError};
+use crate::runtime::{event, task, time};
+use crate::storage::{Engine, ITSELF, Known, ReadError, ReserveError, Ticket, WriteError};
 
 /// Locks for keys. Two keys may share one (by token), which costs a wait now and then; a lock is
 /// held for a read and a memtable insert, never for an fsync or a message.
@@ -36,6 +36,9 @@ const EPOCHS_LOW: u64 = 1 << 16;
 
 /// What a listing reads at a time, in bytes.
 const LIST_STEP_BYTES: usize = 64 << 10;
+
+/// Of what is kept of writes in doubt, one page weighs about so much.
+const FRESH_PAGE_BYTES: usize = 64 << 10;
 
 /// Why a replica did not do what it was asked. Unless said otherwise nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -231,7 +234,12 @@ impl Replica {
         self.check_siblings(state.as_deref(), &intent.seen)?;
         let seen = intent.seen.clone();
         let (dot, object, context) = self.write_on(key, state.as_deref(), doubtful, intent).await?;
-        let told = if doubtful { alone(&object, dot, &seen) } else { object.clone() };
+        let mut told = object.clone();
+        if doubtful {
+            told = alone(&object, dot, &seen);
+            // The copy follows in the log, so it is never durable without this.
+            drop(self.store_hint(ITSELF, key, told.clone())?);
+        }
         let recent_at = Some(time::now());
         let ticket = self.trees.put(&self.engine, key, state.as_deref(), object, recent_at)?;
         event::note("dot_minted", key.token().0, dot.counter);
@@ -282,9 +290,31 @@ impl Replica {
         Ok(true)
     }
 
-    /// True for an actor that this process has minted with since something fell into doubt: what it wrote is no leftover of an older copy.
-    pub fn is_fresh(&self, actor: Actor) -> bool {
-        self.minter().is_fresh(actor)
+    /// What was minted here of a key since it is in doubt, each write with all that its writer had seen: no leftover of an older copy.
+    /// `None`: nothing was. Without meaning for a key that is not in doubt.
+    pub fn fresh(&self, key: &Key) -> Option<Arc<Object>> {
+        self.engine.hint(ITSELF, key).map(|hint| hint.object)
+    }
+
+    /// Ends what is kept as [`fresh`](Self::fresh) of keys that are in doubt no more; false: the log takes no more of it now.
+    pub async fn end_fresh(&self) -> bool {
+        let mut after: Option<Key> = None;
+        loop {
+            let page = self.engine.hints_of(ITSELF, after.as_ref(), FRESH_PAGE_BYTES);
+            let Some(last) = page.last() else { return true };
+            after = Some(last.key.clone());
+            let doubts = self.engine.doubts();
+            for hint in page {
+                let token = hint.key.token();
+                let doubtful = doubts.iter().any(|doubt| doubt.contains(token));
+                if !doubtful
+                    && self.engine.remove_hint(ITSELF, &hint.key, hint.object.digest()).is_err()
+                {
+                    return false;
+                }
+            }
+            task::yield_now().await;
+        }
     }
 
     /// Merges `object` into this replica's copy. The ticket resolves once the merge is durable.

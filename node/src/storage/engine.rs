@@ -346,10 +346,10 @@ impl Engine {
         self.shared.remove_hint(owner, key, digest)
     }
 
-    /// Forgets every hint that last grew before `older_than_ms` (Unix milliseconds), as far as the log can note it now; how
+    /// Forgets every hint for another member that last grew before `older_than_ms` (Unix milliseconds), as far as the log can note it now; how
     /// many.
     pub fn expire_hints(&self, older_than_ms: u64) -> u64 {
-        self.shared.expire_hints(older_than_ms)
+        self.shared.expire_hints(Some(older_than_ms))
     }
 
     /// A page of what is kept for `owner`, in key order from behind `after` (`None`: from the start):
@@ -368,7 +368,7 @@ impl Engine {
         self.shared.hinted(key)
     }
 
-    /// The members for whom something is kept, by name, and how much.
+    /// The members for whom something is kept, by name, and how much; this one itself is left out.
     pub fn hint_owners(&self) -> Vec<HintStats> {
         self.shared.hint_owners()
     }
@@ -387,7 +387,7 @@ impl Engine {
     pub async fn drop_hints(&self) -> Result<u64, WriteError> {
         let mut dropped = 0;
         loop {
-            dropped += self.expire_hints(u64::MAX);
+            dropped += self.shared.expire_hints(None);
             self.synced().await?;
             if self.stats().hints == 0 {
                 return Ok(dropped);

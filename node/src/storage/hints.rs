@@ -14,6 +14,11 @@ use std::sync::Arc;
 use crate::domain::key::{Key, Token};
 use crate::domain::object::Object;
 
+/// The owner that stands for the copy of the data in this folder itself: while a key is [in doubt](super::doubt), what this node mints
+/// of it is kept as a hint too, since nothing in the copy tells it from leftovers. Such hints are nobody else's: they are not
+/// counted among the [owners](super::Engine::hint_owners), and have no age. No member has an empty name.
+pub const ITSELF: &str = "";
+
 /// What a hint takes beside its names', key's and object's bytes: two tree slots, allocation headers,
 /// the vectors' and strings' own words. Measured roughly, as for the memtable.
 const HINT_OVERHEAD_BYTES: usize = 288;
@@ -189,12 +194,21 @@ impl Hints {
         Some(merged)
     }
 
-    /// Up to `count_max` hints of any owner that are older than `older_than_ms`.
-    pub(super) fn stale(&self, older_than_ms: u64, count_max: usize) -> Vec<(Arc<str>, Hint)> {
-        let aged = self.owners.iter().flat_map(|(owner, owned)| {
-            let old = owned.by_age.iter().take_while(move |(since, _)| *since < older_than_ms);
-            old.filter_map(move |(_, key)| self.get(owner, key).map(|hint| (owner.clone(), hint)))
-        });
+    /// Up to `count_max` hints for other members that are older than `older_than_ms`; `None`: of all hints.
+    pub(super) fn stale(
+        &self,
+        older_than_ms: Option<u64>,
+        count_max: usize,
+    ) -> Vec<(Arc<str>, Hint)> {
+        let ages = |owner: &str| older_than_ms.is_none() || owner != ITSELF;
+        let aged =
+            self.owners.iter().filter(|(owner, _)| ages(owner)).flat_map(|(owner, owned)| {
+                let is_old = move |since: u64| older_than_ms.is_none_or(|oldest| since < oldest);
+                let old = owned.by_age.iter().take_while(move |(since, _)| is_old(*since));
+                old.filter_map(move |(_, key)| {
+                    self.get(owner, key).map(|hint| (owner.clone(), hint))
+                })
+            });
         aged.take(count_max).collect()
     }
 

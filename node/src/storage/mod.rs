@@ -77,7 +77,7 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use doubt::TokenRange;
 pub use engine::{Engine, Known};
 pub use error::{ClaimError, OpenError, ReadError, RenewError, ReserveError, WriteError};
-pub use hints::{Hint, HintStats};
+pub use hints::{Hint, HintStats, ITSELF};
 pub use identity::{EpochBlock, Identity};
 pub use queue::Ticket;
 pub use snapshot::Snapshot;

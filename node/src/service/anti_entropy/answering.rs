@@ -122,7 +122,7 @@ impl Answering {
                 break;
             }
             let Known { object, doubtful } = engine.known(key).await?;
-            let object = if doubtful { object.and_then(|o| self.fresh_part(&o)) } else { object };
+            let object = if doubtful { self.replica.fresh(key) } else { object };
             if let Some(object) = object {
                 bytes += key.size_bytes() + object.size_bytes();
                 objects.push((key.clone(), object));
@@ -131,12 +131,6 @@ impl Answering {
         }
         let doubtful = get.iter().any(|key| scan::is_doubtful(&doubts, key.token()));
         Ok(Answer::Objects { objects, looked_at, doubtful })
-    }
-
-    /// What a copy in doubt may tell of `object`; `None`: nothing.
-    fn fresh_part(&self, object: &Object) -> Option<Arc<Object>> {
-        let part = object.part_of(|actor| self.replica.is_fresh(actor));
-        (!part.is_empty()).then(|| Arc::new(part))
     }
 
     /// True when this node's clients wait longer than they have to.

@@ -29,6 +29,9 @@ const YOUNG: Duration = Duration::from_secs(10);
 /// The pause after a page that could not be read, or a build that was given up.
 const BUILD_RETRY: Duration = Duration::from_millis(500);
 
+/// What was kept of writes in doubt is looked through this often, besides when something was trusted: a write may cross with that.
+const END_FRESH_EVERY: Duration = Duration::from_secs(5);
+
 /// See the module.
 pub(super) struct Driver {
     shared: Arc<Shared>,
@@ -38,6 +41,10 @@ pub(super) struct Driver {
     build: Option<BoxFuture<'static, ()>>,
     to_build: VecDeque<u32>,
     trust: Option<BoxFuture<'static, ()>>,
+    /// Ends what was kept of writes in doubt.
+    end_fresh: Option<BoxFuture<'static, ()>>,
+    /// When that is looked for next.
+    end_fresh_at: Instant,
     /// The damages up to which the schedule knows of doubt.
     damages: u64,
 }
@@ -52,6 +59,8 @@ impl Driver {
             build: None,
             to_build: VecDeque::new(),
             trust: None,
+            end_fresh: None,
+            end_fresh_at: time::now(),
             damages,
         }
     }
@@ -73,7 +82,11 @@ impl Driver {
                     self.with.remove(&with);
                 }
                 () = done(&mut self.build) => self.build = None,
-                () = done(&mut self.trust) => self.trust = None,
+                () = done(&mut self.trust) => {
+                    self.trust = None;
+                    self.end_fresh_at = time::now();
+                }
+                () = done(&mut self.end_fresh) => self.end_fresh = None,
                 () = shared.poke.notified() => {}
                 () = changed => {}
                 () = time::sleep_until(wake_at) => {}
@@ -90,6 +103,10 @@ impl Driver {
     /// Tells the schedule what is in doubt, and trusts what may be trusted.
     fn doubt(&mut self, now: Instant) {
         let (shared, replica) = (&self.shared, &self.shared.replica);
+        if self.end_fresh.is_none() && self.end_fresh_at <= now {
+            self.end_fresh_at = now + END_FRESH_EVERY;
+            self.end_fresh = Some(Box::pin(end_fresh(replica.clone())));
+        }
         let engine = replica.engine();
         replica.trees().check(engine);
         let damages = engine.damages();
@@ -187,6 +204,13 @@ async fn trust(engine: Engine, ranges: Vec<TokenRange>, damages: u64) {
         if matches!(trusted, Ok(true)) {
             event::note("range_trusted", range.first.0, range.last.0);
         }
+    }
+}
+
+/// Ends what was kept of writes to keys that are in doubt no more.
+async fn end_fresh(replica: Arc<Replica>) {
+    if !replica.end_fresh().await {
+        tracing::debug!("the log takes nothing now: fresh writes are kept longer");
     }
 }
 

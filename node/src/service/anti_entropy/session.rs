@@ -215,7 +215,8 @@ impl Session {
             let Some(own) = object.filter(|_| doubtful) else { continue };
             let policy = replica.rules().policies.of(key.bucket());
             let of_key: Vec<Testimony> = others.iter().map(|other| other[at].clone()).collect();
-            let settled = vouching::settle(policy, &own, &of_key, |actor| replica.is_fresh(actor));
+            let fresh = replica.fresh(key);
+            let settled = vouching::settle(policy, &own, &of_key, fresh.as_deref());
             if settled.keep != *own {
                 if !replica.settle(key, own.digest(), Arc::new(settled.keep)).await? {
                     // It was written meanwhile.

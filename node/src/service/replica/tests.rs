@@ -137,7 +137,9 @@ fn a_state_that_damage_made_doubtful_is_minted_on_with_an_actor_younger_than_tha
         let dots = |object: &Object| object.siblings().iter().map(|s| s.dot).collect::<Vec<_>>();
         assert_eq!(dots(&held), [first, second]);
         assert_eq!(dots(&minted.object), [second], "others hear of the write, and of nothing else");
-        assert!(replica.is_fresh(first.actor) && !replica.is_fresh(lost.actor));
+        assert_eq!(dots(&replica.fresh(&key).unwrap()), [first, second]);
+        assert!(engine.hint_owners().is_empty(), "what is kept for itself is no hint for others");
+        assert!(replica.end_fresh().await && replica.fresh(&key).is_some(), "it is in doubt still");
         // Keys that are not in doubt go on as before.
         let other = Key::new("b", "other").unwrap();
         let before = replica.write(&other, intent("1")).await.unwrap().object.siblings()[0].dot;
@@ -157,6 +159,7 @@ fn a_state_that_damage_made_doubtful_is_minted_on_with_an_actor_younger_than_tha
         let trusted = engine.trust(crate::storage::TokenRange::ALL, engine.damages()).await;
         assert!(trusted.unwrap());
         assert!(!replica.read(&key).await.unwrap().doubtful);
+        assert!(replica.end_fresh().await && replica.fresh(&key).is_none());
         let minted = replica.write(&third, intent("2")).await.unwrap();
         let newest = minted.object.siblings().iter().map(|sibling| sibling.dot.actor).max();
         assert!(newest > Some(older.actor), "{newest:?} after {older:?}");
@@ -198,6 +201,40 @@ fn what_is_forgotten_is_what_was_proven_and_leaves_no_state() {
         assert!(!replica.forget(&key, again.digest()).await.unwrap());
         assert!(replica.settle(&key, again.digest(), Arc::new(Object::new())).await.unwrap());
         assert!(replica.read(&key).await.unwrap().object.is_none());
+        engine.close().await.unwrap();
+    };
+    task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))
+        .unwrap()
+        .unwrap();
+}
+
+/// Seed 75000360: a write that was acked in doubt is fresh for the next process too.
+#[test]
+fn what_was_written_in_doubt_is_told_from_leftovers_after_a_restart() {
+    let test = async {
+        let dir = tempfile::tempdir().unwrap();
+        let key = Key::new("b", "k").unwrap();
+        let open = async || Engine::open(dir.path(), "test", Options::default()).await.unwrap();
+        let engine = open().await;
+        let replica = Replica::start(engine.clone(), rules()).await.unwrap();
+        let old = replica.write(&key, intent("1")).await.unwrap();
+        engine.doubt_all().await.unwrap();
+        let seen = Intent { seen: old.context, ..intent("2") };
+        let new = replica.write(&key, seen).await.unwrap();
+        new.ticket.durable().await.unwrap();
+        engine.close().await.unwrap();
+
+        let engine = open().await;
+        let replica = Replica::start(engine.clone(), rules()).await.unwrap();
+        let fresh = replica.fresh(&key).unwrap();
+        assert_eq!(fresh.siblings(), new.object.siblings());
+        assert!(fresh.context().covers(old.object.context()), "what it replaced is told");
+        let trusted = engine.trust(crate::storage::TokenRange::ALL, engine.damages()).await;
+        assert!(trusted.unwrap() && replica.end_fresh().await);
+        engine.close().await.unwrap();
+        let engine = open().await;
+        let replica = Replica::start(engine.clone(), rules()).await.unwrap();
+        assert!(replica.fresh(&key).is_none(), "it ended with the doubt, durably");
         engine.close().await.unwrap();
     };
     task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))

@@ -11,7 +11,7 @@ use crate::domain::object::Object;
 use crate::runtime::event;
 use crate::storage::doubt::TokenRange;
 use crate::storage::error::WriteError;
-use crate::storage::hints::{Hint, HintStats, Position};
+use crate::storage::hints::{Hint, HintStats, ITSELF, Position};
 use crate::storage::log::record::{RECORD_OVERHEAD_BYTES, Record};
 
 /// Hints that one hold of the lock copies or forgets at most.
@@ -80,8 +80,8 @@ impl Shared {
         Ok(removed)
     }
 
-    /// Forgets the hints that are older than `older_than_ms`; how many.
-    pub(in crate::storage) fn expire_hints(&self, older_than_ms: u64) -> u64 {
+    /// Forgets the hints for other members that are older than `older_than_ms`, or all hints; how many.
+    pub(in crate::storage) fn expire_hints(&self, older_than_ms: Option<u64>) -> u64 {
         let mut expired = 0;
         loop {
             let mut state = self.state();
@@ -154,7 +154,9 @@ impl Shared {
     }
 
     pub(in crate::storage) fn hint_owners(&self) -> Vec<HintStats> {
-        self.state().hints.stats()
+        let mut stats = self.state().hints.stats();
+        stats.retain(|stats| &*stats.owner != ITSELF);
+        stats
     }
 }
 

@@ -94,8 +94,7 @@ impl Replica {
         let object = object.map(|object| Object::clone(object));
         let testimony = Testimony { doubtful: other.doubtful, object };
         let old = self.data.remove(key).expect("what is settled is held");
-        let Settled { keep, tell } =
-            vouching::settle(Policy::Siblings, &old, &[testimony], |_| false);
+        let Settled { keep, tell } = vouching::settle(Policy::Siblings, &old, &[testimony], None);
         assert!(tell.is_empty() || other.doubtful, "{tell:?}");
         let new = (!keep.is_empty()).then(|| keep.digest());
         self.holding.change(key, (Some(old.digest()), new), None);
