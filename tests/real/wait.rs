@@ -5,7 +5,7 @@ use std::time::Duration;
 use starling::runtime::time;
 
 /// Long enough for a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks again and again until the answer is `Ok`. The last `Err` says what was there instead when it never comes.
 pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {

@@ -342,11 +342,14 @@ fn a_rotten_block_is_doubt_about_its_keys_until_it_is_rewritten_and_healed() {
             time::sleep(Duration::from_millis(1)).await;
         }
         settle(&engine).await;
-        assert_eq!(contents(&engine).await.len(), 1000 - doubtful.len());
-        assert_eq!(engine.get(&doubtful[0]).await, Err(ReadError::Doubtful));
+        // Keys of another table may lie among those of the block: in doubt as well, and there.
+        let held = contents(&engine).await;
+        let lost: Vec<_> = (0..1000).map(key).filter(|key| !held.contains_key(key)).collect();
+        assert!(!lost.is_empty() && lost.iter().all(|key| doubtful.contains(key)), "{lost:?}");
+        assert_eq!(engine.get(&lost[0]).await, Err(ReadError::Doubtful));
         let damages = engine.damages();
         assert!(engine.trust(table.tokens(), engine.damages()).await.unwrap());
-        assert_eq!(engine.get(&doubtful[0]).await, Ok(None), "healed: it was never there, say all");
+        assert_eq!(engine.get(&lost[0]).await, Ok(None), "healed: it was never there, say all");
         assert_eq!(engine.damages(), damages, "the block is not met again");
         engine.close().await.unwrap();
         let engine = open(dir.path(), tiny()).await;
