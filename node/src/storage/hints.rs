@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::domain::key::{Key, Token};
 use crate::domain::object::Object;
 
-/// The owner that stands for the copy of the data in this folder itself: while a key is [in doubt](super::doubt), what this node mints
+/// The owner that stands for the copy of the data in this folder itself: while a key is in doubt, what this node mints
 /// of it is kept as a hint too, since nothing in the copy tells it from leftovers. Such hints are nobody else's: they are not
 /// counted among the [owners](super::Engine::hint_owners), and have no age. No member has an empty name.
 pub const ITSELF: &str = "";
