@@ -68,7 +68,9 @@ fn a_whole_folder_is_healthy_and_is_counted() {
         let mut files = closed().await;
         let report = checked(&files).await;
         assert_eq!(report.verdict(), Verdict::Healthy, "{report:?}");
-        assert_eq!((report.findings.len(), report.notes.len()), (0, 0), "{report:?}");
+        assert_eq!(report.findings.len(), 0, "{report:?}");
+        // A segment of which all is in tables may be there still.
+        assert!(report.notes.iter().all(|note| note.contains("no longer counts")), "{report:?}");
         assert_eq!(report.cluster.as_deref(), Some(CLUSTER));
         assert_eq!(report.identity.map(|identity| identity.generation), Some(1));
         let counts = report.counts;
