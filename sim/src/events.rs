@@ -65,6 +65,7 @@ pub const NODE: &[&str] = &[
     "tree_built",
     "unborn_manifest_dropped",
     "unborn_segment_dropped",
+    "vector_pruned",
     "write_forwarded",
 ];
 
@@ -73,6 +74,9 @@ pub const NOT_YET: &[(&str, &str)] = &[
     // A hint goes elsewhere only when its owner is out of the ring, or no home replica of the key any more.
     ("hint_reresolved", "cannot happen before rings change"),
 ];
+
+/// What the oracle counts rather than accuses.
+pub const ORACLE: &[&str] = &["false_sibling"];
 
 #[cfg(test)]
 mod tests {

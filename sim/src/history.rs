@@ -105,6 +105,9 @@ pub struct Evidence {
     /// When nodes forgot what they held of a key because it was deleted, or had expired, everywhere.
     #[serde(default)]
     pub forgotten: Vec<(KeyIndex, u64)>,
+    /// When nodes dropped what a key's context knew of old actors.
+    #[serde(default)]
+    pub pruned: Vec<(KeyIndex, u64)>,
     /// What the cluster was configured to promise.
     pub rules: Rules,
 }
@@ -453,6 +456,7 @@ mod tests {
             membership: Some(Membership::default()),
             hints: Some(Hints::default()),
             forgotten: vec![(KeyIndex(0), 6)],
+            pruned: vec![(KeyIndex(0), 7)],
             rules: Rules::default(),
         };
         let text = serde_json::to_string(&evidence).unwrap();

@@ -312,6 +312,18 @@ pub const FIELDS: &[Field] = &[
         "concurrent values of a key from which on writes are counted and logged",
     ),
     field(
+        "limits.vector_actors",
+        Kind::Number { min: 2, max: 10_000 },
+        Default::Number(50),
+        "actors that a key's context keeps beside those of its values; the same on all nodes",
+    ),
+    field(
+        "limits.vector_age_s",
+        Kind::Number { min: 1, max: 31_536_000 },
+        Default::Number(86_400),
+        "age from which on more actors than that are dropped; the same on all nodes",
+    ),
+    field(
         "limits.lww_skew_ms",
         Kind::Number { min: 1, max: 31_536_000_000 },
         Default::Number(86_400_000),

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 
 pub use mistakes::{ConfigErrors, Mistake};
 
+use crate::domain::object::pruning::Pruning;
 use crate::domain::policy::Policies;
 use crate::domain::quorum::Level;
 
@@ -219,6 +220,10 @@ pub struct Limits {
     pub siblings: usize,
     /// Siblings of a key from which on a write is counted and logged.
     pub siblings_warn: usize,
+    /// Actors without a live value that a key's context keeps, the youngest so many. The same on all nodes.
+    pub vector_actors: usize,
+    /// Seconds from which on more actors than that are dropped. The same on all nodes.
+    pub vector_age_s: u64,
     /// Milliseconds that a context may be ahead of this node's clock where the last write wins.
     pub lww_skew_ms: u64,
     /// Open connections of clients.
@@ -349,10 +354,11 @@ impl Config {
         Member { name: self.node.clone(), rpc, http, zone, vnodes }
     }
 
-    /// The conflict policy of every bucket.
+    /// The conflict policy of every bucket, and how contexts are kept short.
     pub fn policies(&self) -> Policies {
         let lww = self.buckets.iter().filter(|(_, conflicts)| **conflicts == Conflicts::Lww);
-        Policies::new(lww.map(|(name, _)| name.clone()))
+        let Limits { vector_actors: actors_max, vector_age_s: age_s, .. } = self.limits;
+        Policies::new(lww.map(|(name, _)| name.clone())).with_pruning(Pruning { actors_max, age_s })
     }
 
     /// The names that make the ring.

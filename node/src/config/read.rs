@@ -257,6 +257,8 @@ fn limits(at: &mut Reader<'_>) -> Limits {
         pair_bytes: at.number("limits.pair_bytes"),
         siblings: at.number("limits.siblings"),
         siblings_warn: at.number("limits.siblings_warn"),
+        vector_actors: at.number("limits.vector_actors"),
+        vector_age_s: at.number("limits.vector_age_s"),
         lww_skew_ms: at.number("limits.lww_skew_ms"),
         connections: at.number("limits.connections"),
         requests_in_flight: at.number("limits.requests_in_flight"),

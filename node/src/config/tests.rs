@@ -130,6 +130,8 @@ fn every_field_can_be_set_in_the_file() {
         drain_ms: 6,
     };
     expected.limits = Limits {
+        vector_actors: 50,
+        vector_age_s: 86_400,
         pair_bytes: 1_048_576,
         siblings: 7,
         siblings_warn: 25,

@@ -42,8 +42,27 @@ impl fmt::Debug for NodeId {
 pub struct Actor {
     /// The node.
     pub node: NodeId,
-    /// Taken from the node's durable epoch counter.
+    /// Taken from the node's durable epoch counter, which follows the clock: see [`Actor::born_s`].
     pub epoch: u64,
+}
+
+/// Epochs of one second of time, as a power of two.
+const EPOCHS_A_SECOND_BITS: u32 = 12;
+
+/// Clocks are believed up to the year 4147.
+const SECONDS_MAX: u64 = 1 << 36;
+
+impl Actor {
+    /// The lowest epoch of an actor that is born at `now_s`, in Unix seconds.
+    pub fn epoch_at(now_s: u64) -> u64 {
+        now_s.min(SECONDS_MAX) << EPOCHS_A_SECOND_BITS
+    }
+
+    /// When it was born by its node's clock, in Unix seconds, or later than that: epochs that are handed out faster than 4096 a second,
+    /// and those after a clock that was set back, run ahead of the clock, never behind it.
+    pub fn born_s(self) -> u64 {
+        self.epoch >> EPOCHS_A_SECOND_BITS
+    }
 }
 
 impl fmt::Debug for Actor {
@@ -95,11 +114,20 @@ impl CausalContext {
         self.vector.binary_search_by_key(&actor, |p| p.0).map_or(0, |at| self.vector[at].1)
     }
 
+    /// The actors in the set, in no order, some more than once.
+    pub fn actors(&self) -> impl Iterator<Item = Actor> {
+        self.vector.iter().map(|p| p.0).chain(self.cloud.iter().map(|d| d.actor))
+    }
+
     /// The actors of `node` in the set, in no order, some more than once.
     pub fn actors_of(&self, node: NodeId) -> impl Iterator<Item = Actor> {
-        let of_vector = self.vector.iter().map(|p| p.0);
-        let of_cloud = self.cloud.iter().map(|d| d.actor);
-        of_vector.chain(of_cloud).filter(move |a| a.node == node)
+        self.actors().filter(move |a| a.node == node)
+    }
+
+    /// Takes out every dot of those actors that `gone` picks.
+    pub fn drop_actors(&mut self, gone: impl Fn(Actor) -> bool) {
+        self.vector.retain(|pair| !gone(pair.0));
+        self.cloud.retain(|dot| !gone(dot.actor));
     }
 
     /// The actor of `node` with the highest epoch in the set.

@@ -12,7 +12,10 @@
 //!   that were sent to others and then lost here with what was not synced;
 //! - the writer's context knows a dot of the actor that the state doesn't: somebody has seen a
 //!   write that is lost here, or the context is forged;
-//! - its counter is used up.
+//! - its counter is used up;
+//! - so many actors in the state are younger that it may have been [pruned](super::object::pruning) there: what an older copy brings
+//!   back of it may be less than was minted. (Pruning keeps the youngest so many, so once it dropped an actor, there are always as
+//!   many above it.) And half as many when it is older than what pruning spares, so that a pair's age tells that of its dots.
 //!
 //! Then the write takes a fresh actor: the next epoch that was not handed out yet.
 //!
@@ -28,6 +31,7 @@ use std::collections::BTreeSet;
 
 use super::causality::{Actor, CausalContext, Dot, NodeId};
 use super::object::Object;
+use super::object::pruning::{Pruning, rank};
 
 /// Mints dots for one process of one node.
 #[derive(Clone, Debug)]
@@ -41,6 +45,9 @@ pub struct Minter {
     next_epoch: u64,
     /// The last epoch that is durably reserved for this process.
     reserved_through: u64,
+    pruning: Pruning,
+    /// The latest time that it was told, in Unix seconds.
+    now_s: u64,
 }
 
 /// No reserved epoch is left ([`Minter::left`] is 0 now). Nothing was minted: reserve more epochs,
@@ -54,7 +61,22 @@ impl Minter {
     /// process of this folder has used any of them, and all are durably reserved.
     pub fn new(node: NodeId, first_epoch: u64, reserved_through: u64) -> Self {
         let (doubted_before, next_epoch) = (first_epoch, first_epoch);
-        Self { node, first_epoch, doubted_before, next_epoch, reserved_through }
+        let (pruning, now_s) = (Pruning::default(), 0);
+        Self { node, first_epoch, doubted_before, next_epoch, reserved_through, pruning, now_s }
+    }
+
+    /// The same, for objects that are pruned like this.
+    pub fn with_pruning(self, pruning: Pruning) -> Self {
+        Self { pruning, ..self }
+    }
+
+    /// It is `now_s` (Unix seconds): actors that are born from now on say so.
+    pub fn at(&mut self, now_s: u64) {
+        if now_s > self.now_s {
+            self.now_s = now_s;
+            // What is passed over is never used, reserved or not.
+            self.next_epoch = self.next_epoch.max(Actor::epoch_at(now_s));
+        }
     }
 
     /// The node that mints.
@@ -133,7 +155,18 @@ impl Minter {
         let handed_out = self.first_epoch..self.next_epoch;
         let own = known.actors_of(self.node).filter(|actor| handed_out.contains(&actor.epoch));
         let actor = own.max().filter(|&actor| known.covers_actor(seen, actor))?;
+        if known.len() >= self.pruning.actors_max / 2 && !self.is_sure(known, actor) {
+            return None;
+        }
         Some(Dot { actor, counter: known.highest(actor).checked_add(1)? })
+    }
+
+    /// Nothing of `actor` was ever pruned from what became `known`, and its dots are about as young as it is.
+    fn is_sure(&self, known: &CausalContext, actor: Actor) -> bool {
+        let younger = known.actors().filter(|other| rank(*other) > rank(actor));
+        let younger = younger.collect::<BTreeSet<Actor>>().len();
+        let old = actor.born_s().saturating_add(self.pruning.age_s) <= self.now_s;
+        younger < self.pruning.actors_max && !(old && younger >= self.pruning.actors_max / 2)
     }
 
     /// Hands out the next epoch that neither context names: they name finitely many.

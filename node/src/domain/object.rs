@@ -16,6 +16,7 @@
 //! Invariants: siblings are sorted by dot, no two share one, and the context knows each.
 
 pub mod lww;
+pub mod pruning;
 
 use bytes::Bytes;
 

@@ -58,6 +58,8 @@ pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     gauge(&mut text, "starling_log_syncs", "Syncs of the commit log since the start.", stats.syncs);
     gauge(&mut text, "starling_log_records", "Records logged since the start.", stats.records);
     tables(&stats, &mut text);
+    let help = "Old actors that were dropped from keys' contexts since the start.";
+    gauge(&mut text, "starling_pruned_actors", help, app.replica.pruned());
     members(&app, &mut text);
     let (doubtful, rate) = (app.anti_entropy.doubtful().len(), app.anti_entropy.rate());
     let help = "Home partitions of which this copy may lack something.";

@@ -70,8 +70,10 @@ pub enum HandshakeRefusal {
         /// The called node's name.
         name: String,
     },
-    /// The called node's buckets have other conflict policies.
-    #[error("its buckets have other conflict policies: let `buckets` say the same on all nodes")]
+    /// The called node's buckets have other conflict policies, or it prunes contexts differently.
+    #[error(
+        "it resolves conflicts differently: let `buckets`, `limits.vector_actors` and `limits.vector_age_s` say the same on all nodes"
+    )]
     OtherPolicies,
     /// The called node knows no member of the caller's name.
     #[error("it knows no member of this name: add it to its configuration")]
@@ -399,7 +401,7 @@ mod tests {
         04          it has no connections left
         05          it is stopping
         06          it could not read the hello
-        07          its buckets have other conflict policies: let `buckets` say the same on all nodes
+        07          it resolves conflicts differently: let `buckets`, `limits.vector_actors` and `limits.vector_age_s` say the same on all nodes
         "#);
     }
 

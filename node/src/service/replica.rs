@@ -11,12 +11,13 @@
 //! that changes nothing is acked behind a barrier for the same reason.
 
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use super::anti_entropy::trees::Trees;
-use crate::domain::causality::{CausalContext, Dot};
+use crate::domain::causality::{Actor, CausalContext, Dot};
 use crate::domain::key::Key;
 use crate::domain::listing::{Listing, Page};
 use crate::domain::mint::{EpochsExhausted, Minter};
@@ -128,6 +129,7 @@ pub struct Replica {
     damages_seen: Mutex<u64>,
     trusts_seen: Mutex<u64>,
     rules: WriteRules,
+    pruned: AtomicU64,
 }
 
 impl Replica {
@@ -148,8 +150,9 @@ impl Replica {
         rules: WriteRules,
         trees: Arc<Trees>,
     ) -> Result<Self, ReserveError> {
-        let block = engine.reserve_epochs().await?;
-        let minter = Minter::new(engine.identity().node, block.first, block.through);
+        let block = engine.reserve_epochs(Actor::epoch_at(now_s())).await?;
+        let minter = Minter::new(engine.identity().node, block.first, block.through)
+            .with_pruning(rules.policies.pruning());
         let (failures, damages) = (engine.failures(), engine.damages());
         let trusts = engine.trusts();
         Ok(Self {
@@ -162,6 +165,7 @@ impl Replica {
             damages_seen: Mutex::new(damages),
             trusts_seen: Mutex::new(trusts),
             rules,
+            pruned: AtomicU64::new(0),
         })
     }
 
@@ -351,10 +355,15 @@ impl Replica {
         let policy = self.rules.policies.of(key.bucket());
         let merged = match before.clone() {
             // What a fallback kept was merged without the policy.
-            None if object.siblings().len() <= 1 => object,
+            None if object.siblings().len() <= 1 => {
+                let mut object = object;
+                self.prune(key, &mut object);
+                object
+            }
             state => {
                 let mut state = state.unwrap_or_default();
-                if !Arc::make_mut(&mut state).merge_under(policy, &object) {
+                let changed = Arc::make_mut(&mut state).merge_under(policy, &object);
+                if !self.prune(key, &mut state) && !changed {
                     return Ok((state, self.engine.barrier()));
                 }
                 state
@@ -442,8 +451,32 @@ impl Replica {
             expires_at_ms: intent.expires_at_ms,
         };
         let mut object = state.cloned().unwrap_or_default();
-        let context = object.write_under(policy, &intent.seen, sibling);
-        Ok((dot, Arc::new(object), context))
+        let mut context = object.write_under(policy, &intent.seen, sibling);
+        let mut object = Arc::new(object);
+        if self.prune(key, &mut object) && object.siblings().len() == 1 {
+            context = object.context().clone();
+        }
+        Ok((dot, object, context))
+    }
+
+    /// Drops what `object` knows of old actors; true when it did.
+    fn prune(&self, key: &Key, object: &mut Arc<Object>) -> bool {
+        let pruning = self.rules.policies.pruning();
+        // So that nothing is copied in vain.
+        if object.context().len() <= pruning.actors_max {
+            return false;
+        }
+        let dropped = Arc::make_mut(object).prune(pruning) as u64;
+        if dropped > 0 {
+            self.pruned.fetch_add(dropped, Ordering::Relaxed);
+            event::note("vector_pruned", key.token().0, dropped);
+        }
+        dropped > 0
+    }
+
+    /// Actors that were dropped from contexts since the start.
+    pub fn pruned(&self) -> u64 {
+        self.pruned.load(Ordering::Relaxed)
     }
 
     fn check_siblings(
@@ -485,6 +518,7 @@ impl Replica {
     /// The minter, which knows of all failures, damage and trust so far.
     fn minter(&self) -> std::sync::MutexGuard<'_, Minter> {
         let mut minter = lock(&self.minter);
+        minter.at(now_s());
         let failures = self.engine.failures();
         let mut known = lock(&self.failures_seen);
         if *known != failures {
@@ -519,10 +553,15 @@ impl Replica {
         if lock(&self.minter).left() >= EPOCHS_LOW {
             return Ok(());
         }
-        let block = self.engine.reserve_epochs().await?;
+        let block = self.engine.reserve_epochs(Actor::epoch_at(now_s())).await?;
         lock(&self.minter).extend(block.through);
         Ok(())
     }
+}
+
+/// The wall clock in Unix seconds.
+fn now_s() -> u64 {
+    time::wall_clock_ms() / 1000
 }
 
 /// The write `dot` of `object` by itself: what a copy in doubt held before is not for others to hear of.

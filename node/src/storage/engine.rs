@@ -186,18 +186,18 @@ impl Engine {
         renewing.await.unwrap_or(Err(RenewError::Closed))
     }
 
-    /// Reserves the next [`EPOCH_BLOCK`](super::identity::EPOCH_BLOCK) epochs. The reservation is
+    /// Reserves [`EPOCH_BLOCK`](super::identity::EPOCH_BLOCK) epochs, the next ones from `at_least` on. The reservation is
     /// durable when this returns; no other call, of this process or a later one, returns any of them.
     ///
     /// # Errors
     /// [`ReserveError`]: none was handed out.
-    pub async fn reserve_epochs(&self) -> Result<EpochBlock, ReserveError> {
+    pub async fn reserve_epochs(&self, at_least: u64) -> Result<EpochBlock, ReserveError> {
         let file = self.identity_file.clone();
         // A task of its own: a caller that gives up must not leave a half-done replacement behind
         // that the next one would run into.
         let reserving = task::spawn(async move {
             match file.lock().await.as_mut() {
-                Some(file) => file.reserve().await,
+                Some(file) => file.reserve(at_least).await,
                 None => Err(ReserveError::Closed),
             }
         });

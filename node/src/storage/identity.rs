@@ -205,11 +205,11 @@ impl IdentityFile {
         Ok(self.identity())
     }
 
-    /// Reserves the next block, durably.
-    pub(super) async fn reserve(&mut self) -> Result<EpochBlock, ReserveError> {
-        let first = self.record.reserved_through + 1;
+    /// Reserves the next block that begins at `at_least` or behind it, durably.
+    pub(super) async fn reserve(&mut self, at_least: u64) -> Result<EpochBlock, ReserveError> {
+        let first = (self.record.reserved_through + 1).max(at_least);
         let mut next = self.record.clone();
-        next.reserved_through += EPOCH_BLOCK;
+        next.reserved_through = first + (EPOCH_BLOCK - 1);
         if let Err(source) = replace(&self.folder, (TEMP, FILE), &next).await {
             // Nobody got this block, so the next call may try it again.
             return Err(ReserveError::Disk { path: self.folder.join(FILE), source });

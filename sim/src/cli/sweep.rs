@@ -104,7 +104,7 @@ fn go(
     failures: &Path,
 ) -> Result<Summary, CommandError> {
     let status = std::cell::RefCell::new(Status::default());
-    let mut summary = Summary::expecting(events::NODE);
+    let mut summary = Summary::expecting(&[events::NODE, events::ORACLE].concat());
     let mut written = Ok(());
     let run = |case: &Case| {
         let plan = case.plan();

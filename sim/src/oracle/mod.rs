@@ -52,6 +52,7 @@ mod hearsay;
 mod knowledge;
 mod lost;
 mod phantom;
+mod pruning;
 mod resurrection;
 mod siblings;
 mod story;
@@ -91,6 +92,14 @@ pub const VIOLATIONS_PER_POINT_MAX: usize = 20;
 /// # Errors
 /// [`Malformed`] when the evidence contradicts itself: the harness is wrong, not the store.
 pub fn judge(evidence: &Evidence) -> Result<Vec<Violation>, Malformed> {
+    Ok(judge_counting(evidence)?.0)
+}
+
+/// [`judge`], and how many accusations were let go because contexts were [pruned](pruning).
+///
+/// # Errors
+/// As it.
+pub fn judge_counting(evidence: &Evidence) -> Result<(Vec<Violation>, u64), Malformed> {
     wellformed::check(evidence)?;
     let story = Story::new(evidence);
     let mut found = Vec::new();
@@ -111,13 +120,14 @@ pub fn judge(evidence: &Evidence) -> Result<Vec<Violation>, Malformed> {
     handoff::check(evidence, &mut found);
     agreement::check(evidence, &mut found);
     bounds::check(evidence, &mut found);
+    let false_siblings = pruning::excuse(evidence, &mut found);
     found.sort_by_key(|v| v.point);
     let mut count = [0_usize; 13];
     found.retain(|v| {
         count[usize::from(v.point)] += 1;
         count[usize::from(v.point)] <= VIOLATIONS_PER_POINT_MAX
     });
-    Ok(found)
+    Ok((found, false_siblings))
 }
 
 /// The operations of each key that has any.

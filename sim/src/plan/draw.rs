@@ -179,6 +179,10 @@ fn draw_settings(dice: Dice, nodes: &[NodePlan]) -> Settings {
             (3, vec!["b".to_owned()]),
             (1, vec!["b".to_owned(), "büro".to_owned()]),
         ]),
+        pruning: {
+            let mut die = dice.stream("pruning", 0, 0);
+            die.chance(25).then(|| (die.within(2, 6) as usize, die.within(1, 8)))
+        },
         peer_queue_bytes: tight.chance(6).then(|| tight.magnitude(256, 8 << 10)),
         http_idle_ms: tight.chance(6).then(|| tight.within(500, 3_000)),
         peer_requests_max: tight.chance(6).then(|| tight.within(1, 4) as u32),

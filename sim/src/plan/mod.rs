@@ -141,6 +141,10 @@ pub struct Settings {
     pub pair_bytes_max: u64,
     /// The most siblings that a key may have before writes are refused.
     pub siblings_max: u32,
+    /// Actors that a context keeps beside those of live siblings, and seconds after which it loses more; `None`: the node's defaults,
+    /// which no run reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruning: Option<(usize, u64)>,
     /// The buckets where the last write wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_write: Vec<String>,

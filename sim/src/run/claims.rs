@@ -30,6 +30,7 @@ pub(super) const KINDS: &[&str] = &[
     "hint_expired",
     "hint_reresolved",
     "tombstone_forgotten",
+    "vector_pruned",
 ];
 
 /// What a trace tells.
@@ -39,6 +40,7 @@ pub(super) struct Claims {
     pub(super) beliefs: Vec<Belief>,
     pub(super) steps: Vec<HintStep>,
     pub(super) forgotten: Vec<(KeyIndex, u64)>,
+    pub(super) pruned: Vec<(KeyIndex, u64)>,
 }
 
 impl Claims {
@@ -52,9 +54,14 @@ impl Claims {
             if number == 0 || number as usize > plan.nodes.len() {
                 continue;
             }
-            if event.kind == "tombstone_forgotten" {
+            let of_key = match event.kind {
+                "tombstone_forgotten" => Some(&mut claims.forgotten),
+                "vector_pruned" => Some(&mut claims.pruned),
+                _ => None,
+            };
+            if let Some(notes) = of_key {
                 let of_token = words.sharing.get(&event.a).into_iter().flatten();
-                claims.forgotten.extend(of_token.map(|key| (*key, event.at_ns)));
+                notes.extend(of_token.map(|key| (*key, event.at_ns)));
             }
             claims.take(&words, NodeIndex(number - 1), event);
         }

@@ -92,7 +92,11 @@ fn run_system(plan: &Plan, keeping: Keeping, system: Arc<dyn System>) -> (Report
     let finished = starling_world::run(config, async move { drive(shared, system).await });
     let mut driven = finished.output;
     take_claims(plan, &mut driven.evidence, &finished.trace);
-    let (verdict, explanation) = judge(&driven);
+    let (verdict, explanation, false_siblings) = judge(&driven);
+    let mut events = events(&finished.trace);
+    if false_siblings > 0 {
+        events.insert("false_sibling".to_owned(), false_siblings);
+    }
     let report = Report {
         verdict,
         explanation,
@@ -100,7 +104,7 @@ fn run_system(plan: &Plan, keeping: Keeping, system: Arc<dyn System>) -> (Report
         simulated_ms: u64::try_from(finished.simulated.as_millis()).unwrap_or(u64::MAX),
         real_ms: 0,
         faults: driven.faults,
-        events: events(&finished.trace),
+        events,
         requests: requests(&driven.evidence),
         detector: Quality::measure(&driven.evidence),
         converged_ms: driven.converged_ms,
@@ -126,6 +130,7 @@ fn take_claims(plan: &Plan, evidence: &mut Evidence, trace: &Trace) {
         hints.steps = claims.steps;
     }
     evidence.forgotten = claims.forgotten;
+    evidence.pruned = claims.pruned;
 }
 
 /// What a run leaves for judgement.
@@ -182,6 +187,7 @@ async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
             membership: abilities.gossips.then(|| budget::membership(&plan, healed.views)),
             hints: abilities.hints.then(|| budget::hints(&plan, healed.hints_left)),
             forgotten: Vec::new(),
+            pruned: Vec::new(),
             rules: budget::rules(&plan),
         },
         stuck,
@@ -191,10 +197,11 @@ async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
     }
 }
 
-fn judge(driven: &Driven) -> (Verdict, String) {
-    let violations = match oracle::judge(&driven.evidence) {
-        Ok(violations) => violations,
-        Err(malformed) => return (Verdict::Harness, malformed.to_string()),
+/// The verdict, why, and how many false siblings pruning made.
+fn judge(driven: &Driven) -> (Verdict, String, u64) {
+    let (violations, false_siblings) = match oracle::judge_counting(&driven.evidence) {
+        Ok(judged) => judged,
+        Err(malformed) => return (Verdict::Harness, malformed.to_string(), 0),
     };
     let unsafe_ones = violations.iter().any(|violation| !is_about_liveness(violation.point));
     let verdict = if unsafe_ones || !driven.wrong.is_empty() {
@@ -210,7 +217,7 @@ fn judge(driven: &Driven) -> (Verdict, String) {
         let head = format!("[point {}] {}", violation.point, violation.explanation);
         paragraphs.push(std::iter::once(head).chain(story).collect::<Vec<_>>().join("\n"));
     }
-    (verdict, paragraphs.join("\n\n"))
+    (verdict, paragraphs.join("\n\n"), false_siblings)
 }
 
 /// Points of DESIGN.md's list that say that something happens, not that something never does.

@@ -104,6 +104,9 @@ fn set_rare(config: &mut Config, settings: &Settings) {
     if let Some(most) = settings.requests_in_flight_max {
         config.limits.requests_in_flight = most as usize;
     }
+    if let Some((actors, age_s)) = settings.pruning {
+        (config.limits.vector_actors, config.limits.vector_age_s) = (actors, age_s);
+    }
     if let Some(bytes) = settings.peer_queue_bytes {
         config.limits.peer_queue_bytes = bytes as usize;
     }

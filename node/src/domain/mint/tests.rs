@@ -119,10 +119,17 @@ enum Step {
     Receive,
     /// A write that the others got, but not the log.
     FailedLog,
+    /// Others write, each as an actor of its own, and it is heard of or not.
+    Crowd(u8, bool),
+    /// One who was away brings what it was sent once.
+    Return(prop::sample::Index),
     Sync,
     Crash,
     Forget,
 }
+
+/// Any age is enough.
+const PRUNING: Pruning = Pruning { actors_max: 3, age_s: 0 };
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     // Around the epochs that are handed out, and at the ends.
@@ -138,6 +145,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => Just(Step::Send),
         2 => Just(Step::Receive),
         1 => Just(Step::FailedLog),
+        2 => any::<prop::sample::Index>().prop_map(Step::Return),
+        2 => (1..5_u8, any::<bool>()).prop_map(|(many, heard)| Step::Crowd(many, heard)),
         2 => Just(Step::Sync),
         1 => Just(Step::Crash),
         1 => Just(Step::Forget),
@@ -154,18 +163,24 @@ struct Key {
     others: Object,
     handed: Vec<CausalContext>,
     used: BTreeSet<Dot>,
+    /// All that was ever sent.
+    sent: Vec<Object>,
+    /// Actors of others so far.
+    crowd: u64,
 }
 
 impl Key {
     fn new() -> Self {
         Self {
-            minter: Minter::new(NODE, 1, 4),
+            minter: Minter::new(NODE, 1, 4).with_pruning(PRUNING),
             reserved_through: 4,
             state: None,
             on_disk: None,
             others: Object::new(),
             handed: vec![CausalContext::new()],
             used: BTreeSet::new(),
+            sent: vec![Object::new()],
+            crowd: 0,
         }
     }
 
@@ -190,6 +205,7 @@ impl Key {
         assert!(dot.actor.epoch <= self.reserved_through, "{dot:?} is not reserved");
         let mut object = state.unwrap_or_default();
         self.handed.push(object.write(seen, tombstone(dot)));
+        object.prune(PRUNING);
         object
     }
 
@@ -204,10 +220,33 @@ impl Key {
                 self.mint(None, &CausalContext::new());
             }
             Step::Send => {
-                self.others.merge(&self.state.clone().unwrap_or_default());
+                let state = self.state.clone().unwrap_or_default();
+                self.others.merge(&state);
+                self.sent.push(state);
+            }
+            Step::Return(which) => {
+                let old = which.get(&self.sent).clone();
+                let state = self.state.get_or_insert_default();
+                state.merge(&old);
+                state.prune(PRUNING);
             }
             Step::Receive => {
-                self.state.get_or_insert_default().merge(&self.others);
+                let state = self.state.get_or_insert_default();
+                state.merge(&self.others);
+                state.prune(PRUNING);
+            }
+            Step::Crowd(many, heard) => {
+                for _ in 0..many {
+                    self.crowd += 1;
+                    // Of epochs like those of this node, at the side of what is there.
+                    let epoch = 1 + self.crowd % 40;
+                    let actor = Actor { node: NodeId(8 + self.crowd), epoch };
+                    let seen = self.others.context().clone();
+                    self.others.write(&seen, tombstone(Dot { actor, counter: 1 }));
+                }
+                if heard {
+                    self.step(Step::Receive);
+                }
             }
             Step::FailedLog => {
                 let seen = self.handed.last().cloned().unwrap_or_default();
@@ -219,10 +258,11 @@ impl Key {
             Step::Crash => {
                 let first = self.reserved_through + 1;
                 self.reserved_through += 4;
-                self.minter = Minter::new(NODE, first, self.reserved_through);
+                self.minter = Minter::new(NODE, first, self.reserved_through).with_pruning(PRUNING);
                 self.state.clone_from(&self.on_disk);
             }
             Step::Forget => {
+                // By proof: nobody holds it any more.
                 self.minter.retire();
                 self.state = None;
                 self.on_disk = None;
@@ -241,4 +281,46 @@ proptest! {
             key.step(step);
         }
     }
+}
+
+/// What pruning dropped and an older copy brings back in part is not gone on with.
+#[test]
+fn an_actor_that_may_have_been_pruned_is_left() {
+    let none = CausalContext::new();
+    let mut minter = Minter::new(NODE, 10, 19).with_pruning(PRUNING);
+    assert_eq!(minter.mint(None, &none), Ok(dot(10, 1)));
+    let old = object(&[dot(10, 1)]);
+    assert_eq!(minter.mint(Some(&old), &none), Ok(dot(10, 2)));
+    let mut state = object(&[dot(10, 1), dot(10, 2)]);
+    for node in 8..12 {
+        let other = Dot { actor: Actor { node: NodeId(node), epoch: 11 }, counter: 1 };
+        let seen = state.context().clone();
+        state.write(&seen, tombstone(other));
+    }
+    assert!(state.prune(PRUNING) == 1 && state.context().counter(actor(10)) == 0);
+    state.merge(&old);
+    assert_eq!(state.context().counter(actor(10)), 1, "the older copy knows less");
+    assert_eq!(minter.mint(Some(&state), &none), Ok(dot(11, 1)));
+}
+
+#[test]
+fn actors_are_born_when_they_say_and_old_ones_rest_before_they_are_many() {
+    let pruning = Pruning { actors_max: 4, age_s: 100 };
+    let first = Actor::epoch_at(1000);
+    let mut minter = Minter::new(NODE, first, u64::MAX).with_pruning(pruning);
+    minter.at(1000);
+    let none = CausalContext::new();
+    let own = minter.mint(None, &none).unwrap();
+    assert_eq!(own.actor.born_s(), 1000);
+    // A clock that is set back changes nothing.
+    minter.at(1200);
+    minter.at(900);
+    let mut state = object(&[own]);
+    assert_eq!(minter.mint(Some(&state), &none).unwrap().actor, own.actor, "few are known");
+    for node in 8..10 {
+        let actor = Actor { node: NodeId(node), epoch: Actor::epoch_at(1100) };
+        state.write(&none, tombstone(Dot { actor, counter: 1 }));
+    }
+    let next = minter.mint(Some(&state), &none).unwrap();
+    assert_eq!((next.actor.born_s(), next.counter), (1200, 1));
 }

@@ -26,7 +26,7 @@ fn strangers_are_refused_and_told_why() {
         peer n2: refused by the peer: it belongs to cluster "test": check the addresses and cluster names
         peer n3: refused by the peer: it is member "n2": check the members' addresses
         peer n2: refused by the peer: it knows no member of this name: add it to its configuration
-        peer n2: refused by the peer: its buckets have other conflict policies: let `buckets` say the same on all nodes
+        peer n2: refused by the peer: it resolves conflicts differently: let `buckets`, `limits.vector_actors` and `limits.vector_age_s` say the same on all nodes
         "#);
         assert!(n2.server.counters().refused >= 4);
         assert_eq!(n2.server.counters().accepted, 0);

@@ -96,7 +96,7 @@ fn epochs_never_repeat() {
             let engine = open(dir.path(), plain()).await;
             let tasks: Vec<_> = (0..4)
                 .map(|_| engine.clone())
-                .map(|engine| task::spawn(async move { engine.reserve_epochs().await.unwrap() }))
+                .map(|engine| task::spawn(async move { engine.reserve_epochs(0).await.unwrap() }))
                 .collect();
             let mut blocks = Vec::new();
             for task in tasks {
@@ -110,10 +110,10 @@ fn epochs_never_repeat() {
             }
             // A process that dies here keeps its reservation; so does one that closes.
             let crashed = folder(&image(dir.path()).await).await;
-            let next = open(crashed.path(), plain()).await.reserve_epochs().await.unwrap();
+            let next = open(crashed.path(), plain()).await.reserve_epochs(0).await.unwrap();
             assert!(next.first > through);
             engine.close().await.unwrap();
-            assert!(engine.reserve_epochs().await.is_err());
+            assert!(engine.reserve_epochs(0).await.is_err());
         }
     });
 }

@@ -11,13 +11,13 @@ fn a_renewed_folder_has_a_new_id_and_all_of_its_data() {
         let engine = open(dir.path(), plain()).await;
         put(&engine, 1, "before").await;
         let old = engine.identity();
-        let block = engine.reserve_epochs().await.unwrap();
+        let block = engine.reserve_epochs(0).await.unwrap();
         let clone = engine.clone();
         let new = engine.renew_identity().await.unwrap();
         assert_ne!(new.node, old.node);
         assert_eq!(new.generation, old.generation + 1);
         assert_eq!((engine.identity(), clone.identity()), (new, new));
-        assert_eq!(engine.reserve_epochs().await.unwrap().first, block.through + 1);
+        assert_eq!(engine.reserve_epochs(0).await.unwrap().first, block.through + 1);
         put(&engine, 2, "after").await;
         let expected = contents(&engine).await;
         assert_eq!(expected.len(), 2);
@@ -30,7 +30,7 @@ fn a_renewed_folder_has_a_new_id_and_all_of_its_data() {
             assert_eq!(engine.identity().node, new.node);
             assert_eq!(engine.identity().generation, new.generation + 1);
             assert_eq!(
-                engine.reserve_epochs().await.unwrap().through,
+                engine.reserve_epochs(0).await.unwrap().through,
                 block.through + 2 * EPOCH_BLOCK
             );
             // And again, on a log that bears neither id.
@@ -176,7 +176,7 @@ fn a_folder_of_the_first_format_is_read_and_claimed() {
         let dir = folder(&Image::from([("identity".to_owned(), bytes)])).await;
         let engine = open(dir.path(), plain()).await;
         assert_eq!((engine.identity().node, engine.identity().generation), (NodeId(7), 4));
-        assert_eq!(engine.reserve_epochs().await.unwrap().first, 2 * EPOCH_BLOCK + 1);
+        assert_eq!(engine.reserve_epochs(0).await.unwrap().first, 2 * EPOCH_BLOCK + 1);
         engine.claim("n1").await.unwrap();
         engine.close().await.unwrap();
         let engine = open(dir.path(), plain()).await;
