@@ -95,7 +95,7 @@ pub fn judge(evidence: &Evidence) -> Result<Vec<Violation>, Malformed> {
     Ok(judge_counting(evidence)?.0)
 }
 
-/// [`judge`], and how many accusations were let go because contexts were [pruned](pruning).
+/// [`judge`], and how many accusations were let go because contexts were pruned.
 ///
 /// # Errors
 /// As it.

@@ -19,6 +19,8 @@ use crate::runtime::time::{self, Instant};
 use crate::runtime::{rng, task};
 
 const BUCKET: &str = "bench";
+/// What the name of a key takes.
+pub(super) const KEY_BYTES: u32 = 12;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Latencies up to a minute, in microseconds, to three digits.
 const LATENCY_MAX_US: u64 = 60_000_000;

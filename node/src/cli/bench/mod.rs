@@ -13,7 +13,7 @@
 //! | `--spawn 3` | three node processes on loopback, data in a temporary folder, gone afterwards |
 //! | `--bare` | a bare axum server with a map in memory, in a process of its own: the machine's limit |
 //! | `--spawn 3 --bare` | both, in turns, and the first as a share of the second |
-//! | `--spawn 3 --rate 1000 --outage 60s` | what one node's death and return cost, and how long its hints take to drain |
+//! | `--spawn 3 --rate 1000 --outage 60s` | what one node's death and return cost, and how long its hints take to drain; with `--wipe`, and how fast it gets its data back |
 
 mod bare;
 mod load;
@@ -67,6 +67,9 @@ pub(super) struct BenchArgs {
     /// a hint: --keys times --value bounds what is kept (hints.bytes_max, 256 MiB a node).
     #[arg(long, value_name = "TIME", requires_all = ["spawn", "rate"], conflicts_with = "bare", value_parser = duration)]
     outage: Option<Duration>,
+    /// Remove the killed node's data before it is started again, and follow how it gets everything back.
+    #[arg(long, requires = "outage")]
+    wipe: bool,
     /// Requests a second at most, over all connections.
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<f64>,

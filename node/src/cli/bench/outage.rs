@@ -7,6 +7,9 @@
 //! after       every node lives            is it as before?
 //! ```
 //!
+//! With `--wipe` the dead node has lost its disk: it is started on an empty folder, and the phase of the replay goes on until the others
+//! have given everything back to it, and it vouches for that.
+//!
 //! The load goes to the nodes that live throughout, in every phase: so that phases differ by what
 //! happens behind these nodes alone. The drain begins when the process is started, not when it is
 //! ready: its start and its discovery are part of what an operator waits for.
@@ -17,10 +20,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::load::{Load, Measured};
+use super::load::{self, Load, Measured};
 use super::{BenchArgs, BenchError, progress, report, spawn};
 use crate::client::{Client, Request};
-use crate::runtime::time;
+use crate::runtime::time::{self, Instant};
 
 /// How often nodes are asked what they keep.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -32,9 +35,11 @@ const AFTER_MAX: Duration = Duration::from_secs(30);
 const PATIENCE: u32 = 10;
 /// but not before this.
 const PATIENCE_MIN: Duration = Duration::from_secs(120);
-/// What is wanted: a drain no longer than the outage, and clients that wait half as long again at most.
+/// What is wanted: a drain no longer than the outage, clients that wait half as long again at most, and a lost disk that is filled
+/// at so many bytes a second.
 const DRAIN_RATIO_WANTED: f64 = 1.0;
 const P99_RATIO_WANTED: f64 = 1.5;
+const HEAL_BYTES_WANTED: f64 = 20e6;
 
 /// The parts of the story, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +99,24 @@ struct Course {
     left: Kept,
     /// From the start of the process until nothing was kept for it; `None`: given up.
     drain: Option<Duration>,
+    /// What a node without its disk was to get back.
+    heal: Option<Heal>,
     /// One for each of [`Phase::ALL`].
     phases: Vec<Measured>,
+}
+
+/// A node that lost its disk.
+struct Heal {
+    /// Bytes of keys and values that it had before.
+    bytes: f64,
+    /// From the start of the process until it vouched for all of it; `None`: given up.
+    took: Option<Duration>,
+}
+
+impl Heal {
+    fn bytes_per_s(&self) -> Option<f64> {
+        ratio(self.bytes, self.took?.as_secs_f64())
+    }
 }
 
 impl Course {
@@ -157,15 +178,47 @@ pub(super) async fn run(
         "{} is started again; {} hints are kept for it",
         watch.owner, watch.most.count
     ));
+    if args.wipe {
+        cluster.wipe(victim)?;
+    }
     cluster.restart(victim)?;
     load.enter(Phase::Replay as usize);
-    let (drain, left) = watch.until_none((outage * PATIENCE).max(PATIENCE_MIN)).await;
+    let (began, patience) = (time::now(), (outage * PATIENCE).max(PATIENCE_MIN));
+    let heal = match args.wipe {
+        false => None,
+        true => {
+            let took = until_trusted(cluster.addresses[victim], began, patience).await;
+            let bytes = f64::from(args.keys) * f64::from(args.value + load::KEY_BYTES);
+            Some(Heal { bytes, took })
+        }
+    };
+    let (drain, left) = watch.until_none(began, patience).await;
 
     progress("after");
     load.enter(Phase::After as usize);
     time::sleep(args.duration.min(AFTER_MAX)).await;
-    let course = Course { outage, most: watch.most, left, drain, phases: load.stop().await };
+    let course = Course { outage, most: watch.most, left, drain, heal, phases: load.stop().await };
     Ok(if args.json { as_json(args, nodes, &course) } else { text(args, nodes, &course) })
+}
+
+/// Waits until the node at `address` vouches for all that it holds, and says how long that took since `began`; `None` when it took
+/// longer than `patience`.
+async fn until_trusted(
+    address: SocketAddr,
+    began: Instant,
+    patience: Duration,
+) -> Option<Duration> {
+    let mut client = Client::new(address);
+    while time::now().since(began) < patience {
+        let answer = client.send(Request::get("/v1/cluster/repair"), time::now() + LOOK_WITHIN);
+        let answer = answer.await.ok().filter(|answer| answer.status == 200);
+        let told = answer.and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
+        if told.is_some_and(|told| told["doubtful"] == 0) {
+            return Some(time::now().since(began));
+        }
+        time::sleep(LOOK_EVERY).await;
+    }
+    None
 }
 
 /// Looks at what is kept for one node.
@@ -201,10 +254,9 @@ impl Watch {
         }
     }
 
-    /// Waits until nothing is kept, and says how long that took; `None` when it took longer than
+    /// Waits until nothing is kept, and says how long that took since `began`; `None` when it took longer than
     /// `patience`. And what is left.
-    async fn until_none(&mut self, patience: Duration) -> (Option<Duration>, Kept) {
-        let began = time::now();
+    async fn until_none(&mut self, began: Instant, patience: Duration) -> (Option<Duration>, Kept) {
         let mut left = self.most;
         while time::now().since(began) < patience {
             if let Some(kept) = self.look().await {
@@ -268,6 +320,18 @@ fn text(args: &BenchArgs, nodes: u16, course: &Course) -> String {
             let _infallible = writeln!(out, "not drained          {left} hints were left");
         }
     }
+    if let Some(heal) = &course.heal {
+        let (took, rate) = (heal.took.map(|took| took.as_secs_f64()), heal.bytes_per_s());
+        let met = rate.is_some_and(|rate| rate >= HEAL_BYTES_WANTED);
+        let _infallible = writeln!(
+            out,
+            "healed in            {} s, {} MB/s: {} (at least {})",
+            or_none(took, 1),
+            or_none(rate.map(|rate| rate / 1e6), 1),
+            if met { "as wanted" } else { "NOT as wanted" },
+            HEAL_BYTES_WANTED / 1e6,
+        );
+    }
     let p99 = verdict(course.p99_ratio(Phase::Replay), "before", P99_RATIO_WANTED);
     let _infallible = writeln!(out, "p99 while replaying  {p99}");
     for (phase, measured) in Phase::ALL.iter().zip(&course.phases) {
@@ -320,6 +384,8 @@ fn as_json(args: &BenchArgs, nodes: u16, course: &Course) -> String {
         "hints_left": course.left.count,
         "drain_s": course.drain.map(|drain| drain.as_secs_f64()),
         "drain_to_outage": course.drain_ratio(),
+        "heal_s": course.heal.as_ref().and_then(|heal| heal.took).map(|took| took.as_secs_f64()),
+        "heal_bytes_per_s": course.heal.as_ref().and_then(Heal::bytes_per_s),
         "p99_replay_to_before": course.p99_ratio(Phase::Replay),
         "phases": phases,
     });
@@ -358,7 +424,20 @@ mod tests {
         let mut away = measured(1_000, 4_000);
         away.errors.insert("503 quorum-unmet".to_owned(), 3);
         let phases = vec![measured(1_000, 2_000), away, replay, measured(1_000, 2_000)];
-        Course { outage, most, left, drain, phases }
+        Course { outage, most, left, drain, heal: None, phases }
+    }
+
+    #[test]
+    fn a_lost_disk_is_told_with_how_fast_it_was_filled() {
+        let mut course = course(Some(Duration::from_secs(15)), measured(1_000, 5_000));
+        course.heal = Some(Heal { bytes: 200e6, took: Some(Duration::from_secs(5)) });
+        assert_eq!(course.heal.as_ref().and_then(Heal::bytes_per_s), Some(40e6));
+        let args = args();
+        let shown = text(&args, 3, &course);
+        assert!(shown.contains("5.0 s, 40.0 MB/s: as wanted (at least 20)"), "{shown}");
+        course.heal = Some(Heal { bytes: 200e6, took: None });
+        let shown = text(&args, 3, &course);
+        assert!(shown.contains("- s, - MB/s: NOT as wanted"), "{shown}");
     }
 
     #[test]

@@ -41,6 +41,12 @@ impl Processes {
         Ok(())
     }
 
+    /// Removes all that the node at `at`, which was killed, has stored.
+    pub(super) fn wipe(&self, at: usize) -> Result<(), BenchError> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        Ok(std::fs::remove_dir_all(folder.join(name(at)))?)
+    }
+
     /// Starts the node at `at` again, on the data that it left. It may take a while to be ready.
     pub(super) fn restart(&mut self, at: usize) -> Result<(), BenchError> {
         let Some(folder) = &self.folder else { return Ok(()) };
