@@ -185,6 +185,12 @@ fn health_metrics_and_cluster_answer() {
         let metrics = cluster.send(0, Request::get("/metrics")).await;
         assert!(text(&metrics).contains("starling_writes_total 1\n"), "{}", text(&metrics));
         assert!(text(&metrics).ends_with("# EOF\n"));
+        let contract = json(&cluster.send(0, Request::get("/openapi.json")).await);
+        assert_eq!(contract["openapi"], "3.1.0");
+        assert_eq!(
+            contract["paths"]["/v1/kv/{bucket}/{key}"]["put"]["operationId"],
+            "put_v1_kv_bucket_key"
+        );
         let view = json(&cluster.send(0, Request::get("/v1/cluster")).await);
         let up = view["members"].as_array().unwrap().iter().filter(|m| m["status"] == "up").count();
         assert_eq!((up, &view["ring"]["n"]), (3, &3.into()));

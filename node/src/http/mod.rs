@@ -8,6 +8,7 @@
 //! list     GET /v1/kv/{bucket}                              (keys of one tag, in order)
 //! cluster  /v1/cluster…        ops   /health… /metrics       (what an operator looks at)
 //! admin    /v1/admin…                                    (what an operator does)
+//! routes   the table of all of them    openapi  /openapi.json, made from it
 //! problem  every error's document, in one place     waiting   before the node serves
 //! ```
 //!
@@ -20,9 +21,11 @@ pub mod date;
 pub mod io;
 pub mod kv;
 pub mod list;
+pub mod openapi;
 pub mod ops;
 pub mod problem;
 pub mod query;
+mod routes;
 pub mod server;
 pub mod site;
 pub mod waiting;
@@ -30,10 +33,8 @@ pub mod waiting;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use axum::Router;
+use axum::http::Request;
 use axum::http::header::HeaderName;
-use axum::http::{Method, Request, Uri};
-use axum::routing::{get, post};
 use rand::RngCore;
 
 use crate::config::Config;
@@ -46,7 +47,7 @@ use crate::service::gossip::Gossip;
 use crate::service::hints::Handoff;
 use crate::service::metrics::Metrics;
 use crate::service::replica::Replica;
-use problem::Problem;
+pub use routes::router;
 
 /// The header that carries a request's id, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -139,31 +140,4 @@ impl App {
             }
         }
     }
-}
-
-/// All routes but those of keys.
-pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/v1/cluster", get(cluster::members))
-        .route("/v1/cluster/ring", get(cluster::ring))
-        .route("/v1/cluster/hints", get(cluster::hints))
-        .route("/v1/cluster/conflicts", get(cluster::conflicts))
-        .route("/v1/cluster/repair", get(cluster::repair))
-        .route("/v1/cluster/where/{bucket}/{*key}", get(cluster::locate))
-        .route("/v1/admin/snapshots/{name}", post(admin::snapshot))
-        .route("/v1/admin/repair", post(admin::repair))
-        .route("/health/live", get(ops::live))
-        .route("/health/ready", get(ops::ready))
-        .route("/metrics", get(ops::metrics))
-        .method_not_allowed_fallback(wrong_method)
-        .fallback(no_such_route)
-        .with_state(app)
-}
-
-async fn no_such_route(uri: Uri) -> Problem {
-    Problem::no_such_route(uri.path())
-}
-
-async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    Problem::wrong_method(&method, uri.path())
 }

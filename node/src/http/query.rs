@@ -51,7 +51,8 @@ pub enum Operation {
 }
 
 impl Operation {
-    fn allowed(self) -> &'static str {
+    /// The names of its parameters.
+    pub(super) const fn allowed(self) -> &'static str {
         match self {
             Self::Read => "r, sloppy, timeout_ms",
             Self::Put => "w, sloppy, ttl, timeout_ms",
@@ -164,7 +165,7 @@ pub fn partition(query: Option<&str>) -> Result<Option<u32>, Problem> {
     let mut partition = None;
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let Some(value) = pair.strip_prefix("partition=") else {
-            let detail = format!("there is no parameter {pair} here: use partition");
+            let detail = format!("there is no parameter {pair} here: use {PARTITION}");
             return Err(Problem::bad_request("unknown-parameter", detail));
         };
         let number = value.parse::<u32>().map_err(|_| {
@@ -206,6 +207,13 @@ fn page_limit(value: &str) -> Result<usize, Problem> {
     })
 }
 
+/// The parameters of a listing,
+pub(super) const LISTING: &str = "prefix, start, limit, reverse, r, timeout_ms";
+/// of conflicts,
+pub(super) const CONFLICTS: &str = "bucket, after, limit";
+/// and of a repair.
+pub(super) const PARTITION: &str = "partition";
+
 /// Which conflicts are asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Conflicts {
@@ -232,7 +240,7 @@ pub fn conflicts(query: Option<&str>) -> Result<Conflicts, Problem> {
             }
             "limit" => wanted.limit = page_limit(&value)?,
             _ => {
-                let detail = format!("there is no parameter {name} here: use bucket, after, limit");
+                let detail = format!("there is no parameter {name} here: use {CONFLICTS}");
                 return Err(Problem::bad_request("unknown-parameter", detail));
             }
         }
@@ -268,9 +276,7 @@ pub fn listing(
             }
             "r" | "timeout_ms" => rest.push(format!("{name}={value}")),
             _ => {
-                let detail = format!(
-                    "there is no parameter {name} here: use prefix, start, limit, reverse, r, timeout_ms"
-                );
+                let detail = format!("there is no parameter {name} here: use {LISTING}");
                 return Err(Problem::bad_request("unknown-parameter", detail));
             }
         }
