@@ -1,4 +1,4 @@
-//! `/openapi.json`: the HTTP contract for machines, made from the [table of routes](super::routes) that is served.
+//! `/openapi.json`: the HTTP contract for machines, made from the table of routes that is served.
 //!
 //! OpenAPI 3.1. A path may hold slashes in its last part, which the format has no word for: the parameter's description says so.
 
