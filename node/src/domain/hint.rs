@@ -267,6 +267,20 @@ impl Courtesy {
     }
 }
 
+/// True when clients of any kind wait too long: one [`Courtesy`] and one latency for each kind.
+pub fn is_crowded(
+    kinds: &mut [Courtesy],
+    now: Instant,
+    latencies: impl IntoIterator<Item = Option<Duration>>,
+) -> bool {
+    let mut crowded = false;
+    for (courtesy, latency) in kinds.iter_mut().zip(latencies) {
+        // Each is shown its latency, whatever the others say.
+        crowded |= courtesy.is_crowded(now, latency);
+    }
+    crowded
+}
+
 /// The shortest of the durations seen in the last one to two spans, so that it forgets.
 #[derive(Clone, Debug)]
 struct Best {

@@ -91,7 +91,7 @@ async fn admit(app: &Arc<App>, rest: &Router, request: Request<Incoming>) -> Res
         let histogram = if reads { &app.metrics.get_seconds } else { &app.metrics.put_seconds };
         let now = time::now();
         histogram.record(now.since(started));
-        app.metrics.foreground.note(now, now.since(started));
+        app.metrics.foreground.note(now, reads, now.since(started));
         response
     } else {
         let _in_flight = InFlight::enter(&app.in_flight);

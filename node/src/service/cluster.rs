@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::hints::{Home, Owners};
-use super::metrics::Metrics;
+use super::metrics::{KINDS, Metrics};
 use crate::domain::key::Key;
 use crate::domain::membership::Health;
 use crate::domain::ring::{NodeIndex, PartitionId, Ring};
@@ -159,7 +159,7 @@ impl Owners for Surroundings {
         Box::pin(self.cluster.changed())
     }
 
-    fn foreground_latency(&self) -> Option<Duration> {
+    fn foreground_latency(&self) -> [Option<Duration>; KINDS] {
         self.metrics.foreground.smoothed(crate::runtime::time::now())
     }
 }

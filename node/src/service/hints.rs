@@ -27,7 +27,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
-use super::metrics::Metrics;
+use super::metrics::{KINDS, Metrics};
 use super::replica::{Replica, ReplicaError};
 use crate::domain::hint::{Limits, Pacer};
 use crate::domain::key::{Key, murmur3};
@@ -55,7 +55,7 @@ pub trait Owners: Send + Sync + 'static {
     fn changed(&self) -> BoxFuture<'_, ()>;
 
     /// What client requests to this node take now, smoothed; `None`: there are none.
-    fn foreground_latency(&self) -> Option<Duration>;
+    fn foreground_latency(&self) -> [Option<Duration>; KINDS];
 }
 
 /// A home replica of a key.

@@ -64,10 +64,21 @@ impl Histogram {
     }
 }
 
-/// The time that requests take now: an average in which each counts a sixteenth.
+/// Kinds of clients' requests whose times are looked at apart, reads and writes: a write waits for disks, so an average over both
+/// would follow their mixture.
+pub const KINDS: usize = 2;
+
+/// The time that requests take now: for each of the [`KINDS`] an average in which each request counts 1/64. Fewer would
+/// follow chance: the least such average of some minutes is what [`Courtesy`](crate::domain::hint::Courtesy) takes for undisturbed.
 #[derive(Debug, Default)]
 pub struct Foreground {
-    smoothed_us: AtomicU64,
+    kinds: [Smoothed; KINDS],
+}
+
+#[derive(Debug, Default)]
+struct Smoothed {
+    /// In 1/64 of a microsecond, so that small differences add up too.
+    sum: AtomicU64,
     last_ns: AtomicU64,
 }
 
@@ -76,19 +87,22 @@ impl Foreground {
     const LASTS: Duration = Duration::from_secs(1);
 
     /// A request was answered at `now` after `took`. Two at once may count as one.
-    pub fn note(&self, now: Instant, took: Duration) {
+    pub fn note(&self, now: Instant, is_read: bool, took: Duration) {
+        let kind = &self.kinds[usize::from(is_read)];
         let took = took.as_micros() as u64;
-        let before = self.smoothed_us.load(Ordering::Relaxed);
-        let after = if before == 0 { took } else { (before * 15 + took) / 16 };
-        self.smoothed_us.store(after, Ordering::Relaxed);
-        self.last_ns.store(now.as_nanos(), Ordering::Relaxed);
+        let before = kind.sum.load(Ordering::Relaxed);
+        let after = if before == 0 { took * 64 } else { before - before / 64 + took };
+        kind.sum.store(after, Ordering::Relaxed);
+        kind.last_ns.store(now.as_nanos(), Ordering::Relaxed);
     }
 
-    /// The average at `now`; `None`: there are no requests.
-    pub fn smoothed(&self, now: Instant) -> Option<Duration> {
-        let last = self.last_ns.load(Ordering::Relaxed);
-        let recent = last > 0 && now.since(Instant::from_nanos(last)) < Self::LASTS;
-        recent.then(|| Duration::from_micros(self.smoothed_us.load(Ordering::Relaxed)))
+    /// The averages at `now`; `None`: there are no such requests.
+    pub fn smoothed(&self, now: Instant) -> [Option<Duration>; KINDS] {
+        self.kinds.each_ref().map(|kind| {
+            let last = kind.last_ns.load(Ordering::Relaxed);
+            let recent = last > 0 && now.since(Instant::from_nanos(last)) < Self::LASTS;
+            recent.then(|| Duration::from_micros(kind.sum.load(Ordering::Relaxed) / 64))
+        })
     }
 }
 

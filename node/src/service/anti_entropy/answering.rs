@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::scan;
-use crate::domain::hint::Courtesy;
+use crate::domain::hint::{Courtesy, is_crowded};
 use crate::domain::key::Key;
 use crate::domain::merkle::answering;
 use crate::domain::merkle::holding::Holding;
@@ -17,7 +17,7 @@ use crate::domain::merkle::message::{Answer, Ask, HASHES_MAX, OBJECTS_BYTES, Roo
 use crate::domain::object::Object;
 use crate::rpc::message::{Refusal, Reply, RequestHead};
 use crate::runtime::time;
-use crate::service::metrics::Metrics;
+use crate::service::metrics::{KINDS, Metrics};
 use crate::service::replica::{Replica, ReplicaError};
 use crate::storage::Known;
 
@@ -34,13 +34,13 @@ pub struct Answering {
     metrics: Arc<Metrics>,
     ring: u64,
     busy: Semaphore,
-    courtesy: Mutex<Courtesy>,
+    courtesy: Mutex<[Courtesy; KINDS]>,
 }
 
 impl Answering {
     /// Answers for `replica`, on the ring of this digest.
     pub fn new(replica: Arc<Replica>, metrics: Arc<Metrics>, ring: u64) -> Self {
-        let courtesy = Mutex::new(Courtesy::new(COURTESY_NOISE));
+        let courtesy = Mutex::new(std::array::from_fn(|_| Courtesy::new(COURTESY_NOISE)));
         Self { replica, metrics, ring, busy: Semaphore::new(BUSY_MAX), courtesy }
     }
 
@@ -137,6 +137,6 @@ impl Answering {
     pub fn is_crowded(&self) -> bool {
         let now = time::now();
         let mut courtesy = self.courtesy.lock().unwrap_or_else(PoisonError::into_inner);
-        courtesy.is_crowded(now, self.metrics.foreground.smoothed(now))
+        is_crowded(&mut courtesy[..], now, self.metrics.foreground.smoothed(now))
     }
 }

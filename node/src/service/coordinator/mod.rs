@@ -89,7 +89,13 @@ pub struct Coordinator {
     background: Arc<Semaphore>,
     /// When a key with many siblings was last logged, as nanoseconds of the monotonic clock; 0: never.
     warned_ns: AtomicU64,
+    /// When each node last said that its copy of something is in doubt, as nanoseconds of the monotonic clock; 0: never.
+    doubtful_ns: Vec<AtomicU64>,
 }
+
+/// Who said that its copy is in doubt is asked last for so long: while it heals, a read that asks it first takes a hop more, and
+/// gives it an object that an exchange is about to bring.
+const DOUBTFUL_FOR: Duration = Duration::from_secs(1);
 
 impl Coordinator {
     /// A coordinator of this node's requests.
@@ -101,12 +107,28 @@ impl Coordinator {
     ) -> Self {
         let background = Arc::new(Semaphore::new(BACKGROUND_MAX));
         let warned_ns = AtomicU64::new(0);
-        Self { cluster, replica, metrics, patience, background, warned_ns }
+        let nodes = cluster.ring().members().len();
+        let doubtful_ns = (0..nodes).map(|_| AtomicU64::new(0)).collect();
+        Self { cluster, replica, metrics, patience, background, warned_ns, doubtful_ns }
     }
 
     /// The ring that requests are routed by, and who is there.
     pub fn cluster(&self) -> &Arc<Cluster> {
         &self.cluster
+    }
+
+    /// Takes note that `node` could not vouch for what it was asked.
+    fn note_doubtful(&self, node: NodeIndex) {
+        if let Some(at) = self.doubtful_ns.get(usize::from(node.0)) {
+            at.store(time::now().as_nanos().max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// True when `node` could not vouch for what it was asked a moment ago, so that others are better asked first.
+    fn was_doubtful(&self, node: NodeIndex, now: Instant) -> bool {
+        let at =
+            self.doubtful_ns.get(usize::from(node.0)).map_or(0, |at| at.load(Ordering::Relaxed));
+        at > 0 && now.since(Instant::from_nanos(at)) < DOUBTFUL_FOR
     }
 
     /// Tells the operator of a key that has many siblings after a write: each in a counter, now and then one in the log.

@@ -2,7 +2,7 @@
 //!
 //! Own copy first, since it costs no message. Then live home replicas: after this node in the preference
 //! list if it is a home itself, else the one with the fewest calls under way first (this is how a proxy
-//! balances). Homes that are not live come last. A sloppy read asks before these as many fallbacks as homes are
+//! balances). Who could not vouch for its copy a moment ago comes after those, and homes that are not live come last. A sloppy read asks before these as many fallbacks as homes are
 //! not live: writes that missed a home may be with them, as hints. What they hold counts as a reply;
 //! that they hold nothing says nothing.
 //!
@@ -119,6 +119,8 @@ impl Coordinator {
         if own.is_none() {
             live.sort_by_key(|&node| cluster.peer(node).map_or(0, Peer::in_flight));
         }
+        let now = time::now();
+        live.sort_by_key(|&node| self.was_doubtful(node, now));
         let mut sources: Vec<Source> = live.into_iter().map(Source::Home).collect();
         if sloppy {
             let fallbacks = cluster.fallbacks(key).iter().copied();
@@ -157,6 +159,9 @@ impl Coordinator {
             tokio::select! {
                 biased;
                 Some((source, reply)) = waiting.next(), if !waiting.is_empty() => {
+                    if matches!(reply, Ok(Reply::Refused(Refusal::Doubtful { .. }))) {
+                        self.note_doubtful(source.node());
+                    }
                     count(tally, question, source, reply);
                 }
                 () = time::sleep_until(hedge_at), if !sources.is_empty() => {

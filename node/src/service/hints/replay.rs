@@ -12,14 +12,14 @@ use futures_util::{FutureExt, StreamExt};
 use rand::RngCore;
 
 use super::{Home, Options, Owners, Progress, Shared, owner_token};
-use crate::domain::hint::{Courtesy, Pacer, Sent};
+use crate::domain::hint::{Courtesy, Pacer, Sent, is_crowded};
 use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::rpc::message::{Refusal, Reply, Request, RequestHead};
 use crate::rpc::{Call, CallError, Peer};
 use crate::runtime::time::{self, Instant};
 use crate::runtime::{event, rng};
-use crate::service::metrics::Metrics;
+use crate::service::metrics::{KINDS, Metrics};
 use crate::service::replica::{Replica, ReplicaError};
 use crate::storage::{Hint, WriteError};
 
@@ -39,7 +39,7 @@ pub(super) struct Replay {
     sessions: BTreeMap<Arc<str>, Session>,
     /// The owner whose turn came last.
     last_turn: Option<Arc<str>>,
-    courtesy: Courtesy,
+    courtesy: [Courtesy; KINDS],
     flying: FuturesUnordered<BoxFuture<'static, Landed>>,
     flying_bytes: usize,
     request_ids: rng::Rng,
@@ -153,7 +153,7 @@ impl Replay {
             options,
             sessions: BTreeMap::new(),
             last_turn: None,
-            courtesy: Courtesy::new(COURTESY_NOISE),
+            courtesy: std::array::from_fn(|_| Courtesy::new(COURTESY_NOISE)),
             flying: FuturesUnordered::new(),
             flying_bytes: 0,
             request_ids: rng::fork("handoff-request-id"),
@@ -360,7 +360,7 @@ impl Replay {
         let Landed { owner, key, digest, bytes, sent, re_resolved, result } = landed;
         let now = time::now();
         self.flying_bytes -= bytes;
-        let crowded = self.courtesy.is_crowded(now, self.owners.foreground_latency());
+        let crowded = is_crowded(&mut self.courtesy, now, self.owners.foreground_latency());
         let Some(session) = self.sessions.get_mut(&owner) else { return };
         session.flying.remove(&key);
         let engine = self.shared.replica.engine();

@@ -205,8 +205,8 @@ impl Owners for Ring {
         Box::pin(self.bell.notified())
     }
 
-    fn foreground_latency(&self) -> Option<Duration> {
-        lock(&self.state).latency
+    fn foreground_latency(&self) -> [Option<Duration>; KINDS] {
+        [lock(&self.state).latency, None]
     }
 }
 
