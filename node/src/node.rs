@@ -37,6 +37,7 @@ use crate::service::anti_entropy::{self, AntiEntropy};
 use crate::service::cluster::{Cluster, Surroundings};
 use crate::service::coordinator::{Coordinator, Patience};
 use crate::service::forgetting::{self, Forgetting};
+use crate::service::generation::{Generation, Pace};
 use crate::service::gossip::Gossip;
 use crate::service::hints::{self, Handoff};
 use crate::service::metrics::Metrics;
@@ -146,7 +147,7 @@ impl Node {
         ));
         let handoff = start_handoff(&config, &replica, &cluster, &metrics);
         let anti_entropy = start_anti_entropy(&config, &replica, &cluster, &metrics);
-        let forgetting = start_forgetting(&config, &replica, &cluster, &metrics);
+        let forgetting = start_forgetting(&config, &replica, &cluster, &metrics, &gossip);
         let service = PeerService::new(
             replica.clone(),
             coordinator.clone(),
@@ -387,12 +388,18 @@ fn start_forgetting(
     replica: &Arc<Replica>,
     cluster: &Arc<Cluster>,
     metrics: &Arc<Metrics>,
+    gossip: &Gossip,
 ) -> Forgetting {
     let options = forgetting::Options {
         quiet: quiet(Duration::from_millis(config.timeouts.request_max_ms)),
         ask_timeout: CALLS,
     };
-    Forgetting::start(replica.clone(), cluster.clone(), metrics.clone(), options)
+    let pace = Pace {
+        least: Forgetting::look(options.quiet),
+        most: Duration::from_millis(config.anti_entropy.period_ms),
+    };
+    let generation = Generation::new(replica.engine().clone(), gossip.clone(), pace);
+    Forgetting::start(replica.clone(), cluster.clone(), metrics.clone(), generation, options)
 }
 
 fn start_handoff(

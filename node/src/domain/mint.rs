@@ -10,6 +10,8 @@
 //!   had dots (`riak_kv` issue 679);
 //! - the actor is of an earlier process, or from before [`Minter::retire`]: the state may lack writes
 //!   that were sent to others and then lost here with what was not synced;
+//! - the key was forgotten, and a client or another replica who remembered an older time brought the actor back: they may know less
+//!   than was minted ([`Minter::is_news_of_itself`] tells; the caller keeps the epoch from which on actors count);
 //! - the writer's context knows a dot of the actor that the state doesn't: somebody has seen a
 //!   write that is lost here, or the context is forged;
 //! - its counter is used up;
@@ -105,26 +107,44 @@ impl Minter {
         Ok(dot)
     }
 
-    /// As [`mint`](Self::mint), for a key whose state is in doubt: it may lack writes of any actor that
-    /// was handed out before [`doubt`](Self::doubt), so none of them is gone on with.
+    /// As [`mint`](Self::mint), for a key whose state may lack dots of any actor of an epoch before `since`, so that none of
+    /// them is gone on with.
     ///
     /// # Errors
     /// [`EpochsExhausted`], as for `mint`.
-    pub fn mint_in_doubt(
+    pub fn mint_since(
         &mut self,
+        since: u64,
         state: Option<&Object>,
         seen: &CausalContext,
     ) -> Result<Dot, EpochsExhausted> {
         let first_epoch = self.first_epoch;
-        self.first_epoch = first_epoch.max(self.doubted_before);
+        self.first_epoch = first_epoch.max(since);
         let minted = self.mint(state, seen);
         self.first_epoch = first_epoch;
         minted
     }
 
-    /// State was lost, of keys that are known to be [in doubt](Self::mint_in_doubt) from now on.
+    /// State was lost, of keys that are known to be in doubt from now on.
     pub fn doubt(&mut self) {
         self.doubted_before = self.next_epoch;
+    }
+
+    /// A state in doubt may lack dots of any actor of an earlier epoch.
+    pub fn doubted_before(&self) -> u64 {
+        self.doubted_before
+    }
+
+    /// No actor of this epoch or a later one was handed out yet.
+    pub fn next_epoch(&self) -> u64 {
+        self.next_epoch
+    }
+
+    /// True when a key that held `before`, and holds `after` now without a dot being minted, learned by that of dots of its own actors,
+    /// which it could go on with. All that was minted here was in the state at once, so the key was forgotten in between (or
+    /// the dots are forged), and there may be more of them than those who remember know.
+    pub fn is_news_of_itself(&self, before: Option<&Object>, after: &Object) -> bool {
+        self.own_last(after) > before.and_then(|object| self.own_last(object))
     }
 
     /// Goes on with no actor that was handed out before the last [`doubt`](Self::doubt): call it when keys leave
@@ -150,11 +170,20 @@ impl Minter {
         self.reserved_through.saturating_add(1).saturating_sub(self.next_epoch)
     }
 
+    /// The last dot of the latest actor of this process that `object` knows.
+    fn own_last(&self, object: &Object) -> Option<(Actor, u64)> {
+        let actor = self.latest_own_actor(object.context())?;
+        Some((actor, object.context().highest(actor)))
+    }
+
+    fn latest_own_actor(&self, known: &CausalContext) -> Option<Actor> {
+        let handed_out = self.first_epoch..self.next_epoch;
+        known.actors_of(self.node).filter(|actor| handed_out.contains(&actor.epoch)).max()
+    }
+
     /// The next dot of the latest actor of this process that `known` knows, if it can be gone on with.
     fn next_of_own_actor(&self, known: &CausalContext, seen: &CausalContext) -> Option<Dot> {
-        let handed_out = self.first_epoch..self.next_epoch;
-        let own = known.actors_of(self.node).filter(|actor| handed_out.contains(&actor.epoch));
-        let actor = own.max().filter(|&actor| known.covers_actor(seen, actor))?;
+        let actor = self.latest_own_actor(known).filter(|&a| known.covers_actor(seen, a))?;
         if known.len() >= self.pruning.actors_max / 2 && !self.is_sure(known, actor) {
             return None;
         }

@@ -1,6 +1,6 @@
 //! Who talks to whom: this process's own identity, its peers', and what each has seen of the other.
 //!
-//! A node's id and generation live in its data folder; its generation rises at every start. A folder
+//! A node's id and generation live in its data folder; its generation rises at every start, and now and then while the process runs. A folder
 //! that was rolled back to an older copy would start with a generation that others have seen already,
 //! under another process's nonce. So each side of a handshake tells the other the newest generation
 //! that it knows of it; [`LocalInfo::is_outdated_by`] judges the answer.
@@ -29,7 +29,7 @@ const REMEMBERED_MAX: usize = 4096;
 pub struct Sighting {
     /// The id of its data folder.
     pub node: NodeId,
-    /// The folder's generation: how many starts it has seen.
+    /// The folder's generation when the process began to serve.
     pub generation: u64,
     /// The process's own random number.
     pub process: u64,

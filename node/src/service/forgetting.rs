@@ -15,6 +15,7 @@ use rand::RngCore;
 use tokio::sync::Notify;
 
 use super::cluster::Cluster;
+use super::generation::Generation;
 use super::metrics::Metrics;
 use super::replica::Replica;
 use crate::domain::forgetting::message::{Answer, Holding, KEYS_MAX, Process, Question};
@@ -58,24 +59,37 @@ pub struct Answering {
     cluster: Arc<Cluster>,
     metrics: Arc<Metrics>,
     running: Mutex<RunningTime>,
+    generation: Arc<Generation>,
+    /// This one.
+    process: Process,
 }
 
 impl Forgetting {
+    /// When a driver looks for work, and members for questions to raise their generation for.
+    pub fn look(quiet: Duration) -> Duration {
+        (quiet / LOOKS).min(LOOK_MAX)
+    }
+
     /// Starts to forget what is spent in the partitions that this node is the first home replica of. Nothing is to do for a node that is no
     /// owner.
     pub fn start(
         replica: Arc<Replica>,
         cluster: Arc<Cluster>,
         metrics: Arc<Metrics>,
+        generation: Arc<Generation>,
         options: Options,
     ) -> Self {
         let me = cluster.me();
         let running = Mutex::default();
-        let answering = Arc::new(Answering { replica, cluster, metrics, running });
+        let identity = replica.engine().identity();
+        let process = Process { node: identity.node, generation: identity.generation };
+        let answering =
+            Arc::new(Answering { replica, cluster, metrics, running, generation, process });
         let stop = Arc::new(Notify::new());
         let mut tasks = Vec::new();
         if let Some(me) = me {
             tasks.push(task::spawn(beat(answering.clone())));
+            tasks.push(task::spawn(answering.generation.clone().rise()));
             let request_ids = AtomicU64::new(rng::fork("forgetting-request-id").next_u64());
             let (answering, stop) = (answering.clone(), stop.clone());
             let driver =
@@ -184,9 +198,10 @@ impl Answering {
         }
         // What was said of hints and objects holds after a loss of power too.
         time::timeout_at(deadline, engine.synced()).await.ok()?.ok()?;
-        let identity = engine.identity();
-        let process = Process { node: identity.node, generation: identity.generation };
-        Some(Answer::Holding(Holding { process, began_ms, ended_ms: self.ran_ms(), hinted, held }))
+        let generation = self.generation.now();
+        self.generation.want();
+        let (process, ended_ms) = (self.process, self.ran_ms());
+        Some(Answer::Holding(Holding { process, generation, began_ms, ended_ms, hinted, held }))
     }
 
     async fn forget(&self, entries: &[(Key, u64)]) -> Option<Answer> {
@@ -216,7 +231,7 @@ struct Driver {
 
 impl Driver {
     async fn run(mut self, stop: Arc<Notify>) {
-        let look = (self.options.quiet / LOOKS).min(LOOK_MAX);
+        let look = Forgetting::look(self.options.quiet);
         loop {
             let work = async {
                 time::sleep(look).await;

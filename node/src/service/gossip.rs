@@ -112,6 +112,11 @@ impl Gossip {
         self.inner.rearm.notify_one();
     }
 
+    /// The data folder has a higher generation, durably: others are told.
+    pub fn raise_generation(&self, generation: u64) {
+        self.inner.lock().machine.raise_generation(generation);
+    }
+
     /// What the members of these names say of themselves, once all of them were heard of.
     pub async fn infos(&self, names: &[String]) -> Vec<MemberInfo> {
         self.wait(|machine| {

@@ -20,6 +20,7 @@
 //! | hints on their way to their owners | [`hints`] |
 //! | trees of home partitions; when each was compared with whom | [`anti_entropy`] |
 //! | rounds of forgetting tombstones; running time | [`forgetting`] |
+//! | the generation of the folder, once it serves | [`generation`] |
 //! | counts | [`metrics`] |
 //!
 //! A service performs effects and decides nothing that the domain could decide.
@@ -29,6 +30,7 @@ pub mod cluster;
 pub mod conflicts;
 pub mod coordinator;
 pub mod forgetting;
+pub mod generation;
 pub mod gossip;
 pub mod hints;
 pub mod metrics;

@@ -17,23 +17,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::anti_entropy::trees::Trees;
-use crate::domain::causality::{Actor, CausalContext, Dot};
+use crate::domain::causality::{Actor, CausalContext};
 use crate::domain::key::Key;
 use crate::domain::listing::{Listing, Page};
-use crate::domain::mint::{EpochsExhausted, Minter};
-use crate::domain::object::lww::{self, TooFarAhead};
-use crate::domain::object::{Content, Object, Sibling};
-use crate::domain::policy::{Policies, Policy};
+use crate::domain::mint::Minter;
+use crate::domain::object::lww::TooFarAhead;
+use crate::domain::object::{Content, Object};
+use crate::domain::policy::Policies;
 use crate::runtime::time::Instant;
 use crate::runtime::{event, task, time};
 use crate::storage::{Engine, ITSELF, Known, ReadError, ReserveError, Ticket, WriteError};
 
+mod minting;
+
 /// Locks for keys. Two keys may share one (by token), which costs a wait now and then; a lock is
 /// held for a read and a memtable insert, never for an fsync or a message.
 const KEY_LOCKS: usize = 1024;
-
-/// Reserve the next block of epochs when so few are left.
-const EPOCHS_LOW: u64 = 1 << 16;
 
 /// What a listing reads at a time, in bytes.
 const LIST_STEP_BYTES: usize = 64 << 10;
@@ -122,7 +121,8 @@ pub struct Minted {
 pub struct Replica {
     engine: Engine,
     trees: Arc<Trees>,
-    locks: Vec<tokio::sync::Mutex<()>>,
+    /// Each holds the first epoch whose actors its keys are gone on with.
+    locks: Vec<tokio::sync::Mutex<u64>>,
     minter: Mutex<Minter>,
     reserving: tokio::sync::Mutex<()>,
     failures_seen: Mutex<u64>,
@@ -158,7 +158,7 @@ impl Replica {
         Ok(Self {
             engine,
             trees,
-            locks: (0..KEY_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
+            locks: (0..KEY_LOCKS).map(|_| tokio::sync::Mutex::new(0)).collect(),
             minter: Mutex::new(minter),
             reserving: tokio::sync::Mutex::new(()),
             failures_seen: Mutex::new(failures),
@@ -226,30 +226,6 @@ impl Replica {
         Ok((!doubtful).then_some(page))
     }
 
-    /// Mints a dot for `intent` and logs the result. Only a home replica of the key may do this.
-    ///
-    /// # Errors
-    /// [`ReplicaError`]; nothing was minted.
-    pub async fn write(&self, key: &Key, intent: Intent) -> Result<Minted, ReplicaError> {
-        self.keep_epochs_reserved().await?;
-        self.engine.room().await;
-        let _lock = self.lock(key).await;
-        let Known { object: state, doubtful } = self.engine.known(key).await?;
-        self.check_siblings(state.as_deref(), &intent.seen)?;
-        let seen = intent.seen.clone();
-        let (dot, object, context) = self.write_on(key, state.as_deref(), doubtful, intent).await?;
-        let mut told = object.clone();
-        if doubtful {
-            told = alone(&object, dot, &seen);
-            // The copy follows in the log, so it is never durable without this.
-            drop(self.store_hint(ITSELF, key, told.clone())?);
-        }
-        let recent_at = Some(time::now());
-        let ticket = self.trees.put(&self.engine, key, state.as_deref(), object, recent_at)?;
-        event::note("dot_minted", key.token().0, dot.counter);
-        Ok(Minted { object: told, context, ticket })
-    }
-
     /// Forgets what is under `key` if that has `digest` and can be vouched for; true when it was. The removal is soon
     /// durable; a crash before that brings it back.
     ///
@@ -281,7 +257,7 @@ impl Replica {
         object: Arc<Object>,
     ) -> Result<bool, ReplicaError> {
         self.engine.room().await;
-        let _lock = self.lock(key).await;
+        let mut since = self.lock(key).await;
         let Known { object: before, doubtful } = self.engine.known(key).await?;
         let Some(before) = before.filter(|before| before.digest() == digest) else {
             return Ok(false);
@@ -289,6 +265,7 @@ impl Replica {
         if doubtful != in_doubt {
             return Ok(false);
         }
+        self.learn(key, &mut since, Some(&before), &object);
         // The ticket is of no use: who needs it to be durable waits for a barrier.
         drop(self.trees.put(&self.engine, key, Some(&before), object, None)?);
         Ok(true)
@@ -349,7 +326,7 @@ impl Replica {
         recent_at: Option<Instant>,
     ) -> Result<(Arc<Object>, Ticket), ReplicaError> {
         self.engine.room().await;
-        let _lock = self.lock(key).await;
+        let mut since = self.lock(key).await;
         // What is merged with less than was confirmed stays in doubt.
         let before = self.engine.known(key).await?.object;
         let policy = self.rules.policies.of(key.bucket());
@@ -369,28 +346,10 @@ impl Replica {
                 state
             }
         };
+        self.learn(key, &mut since, before.as_deref(), &merged);
         let ticket =
             self.trees.put(&self.engine, key, before.as_deref(), merged.clone(), recent_at)?;
         Ok((merged, ticket))
-    }
-
-    /// As a fallback that coordinates: mints a dot for `intent` on nothing, always with a fresh actor,
-    /// and keeps the result as a hint for `owner`.
-    ///
-    /// # Errors
-    /// [`ReplicaError`]; nothing was minted that anybody may have seen.
-    pub async fn write_hinted(
-        &self,
-        key: &Key,
-        intent: Intent,
-        owner: &str,
-    ) -> Result<Minted, ReplicaError> {
-        self.keep_epochs_reserved().await?;
-        self.check_siblings(self.hinted(key).as_deref(), &intent.seen)?;
-        let (dot, object, context) = self.write_on(key, None, false, intent).await?;
-        let ticket = self.store_hint(owner, key, object.clone())?;
-        event::note("dot_minted", key.token().0, dot.counter);
-        Ok(Minted { object, context, ticket })
     }
 
     /// What is kept of `key` for others.
@@ -412,51 +371,10 @@ impl Replica {
         Ok(self.engine.put_hint(owner, key, object, time::wall_clock_ms())?)
     }
 
-    async fn lock(&self, key: &Key) -> tokio::sync::MutexGuard<'_, ()> {
+    async fn lock(&self, key: &Key) -> tokio::sync::MutexGuard<'_, u64> {
         // The low bits of the token: the high bits choose the partition, so neighbours differ here.
         let at = key.token().0 as usize % KEY_LOCKS;
         self.locks[at].lock().await
-    }
-
-    /// Mints a dot, and writes `intent` on a copy of `state`, which is in doubt or not, under it. Nothing is logged yet: the caller
-    /// does so without another await, or the dot is lost (never used twice). Returns the dot, the object
-    /// with the write in it, and the context for the client.
-    async fn write_on(
-        &self,
-        key: &Key,
-        state: Option<&Object>,
-        doubtful: bool,
-        intent: Intent,
-    ) -> Result<(Dot, Arc<Object>, CausalContext), ReplicaError> {
-        let policy = self.rules.policies.of(key.bucket());
-        let now_ms = time::wall_clock_ms();
-        let seen = lww::Seen { context: &intent.seen, newest_ms: intent.newest_ms };
-        if policy == Policy::LastWrite {
-            lww::check(state, seen, now_ms, self.rules.skew_max_ms)?;
-        }
-        let dot = loop {
-            match self.mint(state, &intent.seen, doubtful) {
-                Ok(dot) => break dot,
-                // The block ran out since it was last looked at.
-                Err(EpochsExhausted) => self.reserve().await?,
-            }
-        };
-        let sibling = Sibling {
-            dot,
-            content: intent.content,
-            written_at_ms: match policy {
-                Policy::Siblings => now_ms,
-                Policy::LastWrite => lww::stamp(state, seen, now_ms, dot),
-            },
-            expires_at_ms: intent.expires_at_ms,
-        };
-        let mut object = state.cloned().unwrap_or_default();
-        let mut context = object.write_under(policy, &intent.seen, sibling);
-        let mut object = Arc::new(object);
-        if self.prune(key, &mut object) && object.siblings().len() == 1 {
-            context = object.context().clone();
-        }
-        Ok((dot, object, context))
     }
 
     /// Drops what `object` knows of old actors; true when it did.
@@ -478,99 +396,11 @@ impl Replica {
     pub fn pruned(&self) -> u64 {
         self.pruned.load(Ordering::Relaxed)
     }
-
-    fn check_siblings(
-        &self,
-        state: Option<&Object>,
-        seen: &CausalContext,
-    ) -> Result<(), ReplicaError> {
-        let Some(object) = state else { return Ok(()) };
-        let kept = object.siblings().iter().filter(|s| !seen.contains(s.dot)).count();
-        if kept < self.rules.siblings_max {
-            return Ok(());
-        }
-        event::note("too_many_siblings", 0, kept as u64);
-        Err(ReplicaError::TooManySiblings {
-            siblings: object.siblings().len(),
-            limit: self.rules.siblings_max,
-            context: object.context().clone(),
-        })
-    }
-
-    /// Mints one dot. After a failure of the log, this process's older actors are retired first: a
-    /// dot of theirs may have been sent without being durable here. On a state that is in doubt only
-    /// actors go on that are younger than the last damage: it may have taken any dot of the others. Once something
-    /// left doubt these are retired for good: other home replicas were heard, but a fallback may hold a dot as a hint.
-    fn mint(
-        &self,
-        state: Option<&Object>,
-        seen: &CausalContext,
-        doubtful: bool,
-    ) -> Result<Dot, EpochsExhausted> {
-        let mut minter = self.minter();
-        if doubtful {
-            event::note("minted_in_doubt", 0, self.engine.damages());
-            return minter.mint_in_doubt(state, seen);
-        }
-        minter.mint(state, seen)
-    }
-
-    /// The minter, which knows of all failures, damage and trust so far.
-    fn minter(&self) -> std::sync::MutexGuard<'_, Minter> {
-        let mut minter = lock(&self.minter);
-        minter.at(now_s());
-        let failures = self.engine.failures();
-        let mut known = lock(&self.failures_seen);
-        if *known != failures {
-            *known = failures;
-            minter.retire();
-            event::note("actor_retired", 0, failures);
-        }
-        let damages = self.engine.damages();
-        let mut known = lock(&self.damages_seen);
-        if *known != damages {
-            *known = damages;
-            minter.doubt();
-        }
-        let trusts = self.engine.trusts();
-        let mut known = lock(&self.trusts_seen);
-        if *known != trusts {
-            *known = trusts;
-            minter.retire_doubted();
-        }
-        minter
-    }
-
-    async fn keep_epochs_reserved(&self) -> Result<(), ReplicaError> {
-        if lock(&self.minter).left() < EPOCHS_LOW {
-            self.reserve().await?;
-        }
-        Ok(())
-    }
-
-    async fn reserve(&self) -> Result<(), ReserveError> {
-        let _one_at_a_time = self.reserving.lock().await;
-        if lock(&self.minter).left() >= EPOCHS_LOW {
-            return Ok(());
-        }
-        let block = self.engine.reserve_epochs(Actor::epoch_at(now_s())).await?;
-        lock(&self.minter).extend(block.through);
-        Ok(())
-    }
 }
 
 /// The wall clock in Unix seconds.
 fn now_s() -> u64 {
     time::wall_clock_ms() / 1000
-}
-
-/// The write `dot` of `object` by itself: what a copy in doubt held before is not for others to hear of.
-fn alone(object: &Object, dot: Dot, seen: &CausalContext) -> Arc<Object> {
-    let mut alone = Object::new();
-    if let Some(sibling) = object.sibling(dot) {
-        alone.write(seen, sibling.clone());
-    }
-    Arc::new(alone)
 }
 
 /// A poisoned lock means that a task panicked, which ends the process; until then the data is whole,

@@ -147,7 +147,7 @@ impl Engine {
         Self { shared, cache, identity, identity_file, checkpointing, _closer }
     }
 
-    /// The node that lives in the folder, and how often it was started.
+    /// The node that lives in the folder, and its generation.
     pub fn identity(&self) -> Identity {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -184,6 +184,23 @@ impl Engine {
             Ok(renewed)
         });
         renewing.await.unwrap_or(Err(RenewError::Closed))
+    }
+
+    /// Gives the folder the next generation, and returns it once it is durable: a copy of the folder that was taken before is told
+    /// from it by whoever has heard of the new one.
+    ///
+    /// # Errors
+    /// [`RenewError`]: it is the old one.
+    pub async fn raise_generation(&self) -> Result<u64, RenewError> {
+        let (file, identity) = (self.identity_file.clone(), self.identity.clone());
+        // A task of its own, as for epochs.
+        let raising = task::spawn(async move {
+            let mut file = file.lock().await;
+            let raised = file.as_mut().ok_or(RenewError::Closed)?.raise().await?;
+            *identity.lock().unwrap_or_else(PoisonError::into_inner) = raised;
+            Ok(raised.generation)
+        });
+        raising.await.unwrap_or(Err(RenewError::Closed))
     }
 
     /// Reserves [`EPOCH_BLOCK`](super::identity::EPOCH_BLOCK) epochs, the next ones from `at_least` on. The reservation is

@@ -9,7 +9,7 @@
 //! | 8 | 4 | format version, 2; version 1 has no name |
 //! | 12 | 4 | CRC-32 of bytes 0 to 11 and of all from 16 to the end |
 //! | 16 | 8 | node id |
-//! | 24 | 8 | generation: how often the folder was opened |
+//! | 24 | 8 | generation: rises with each open, and now and then while it is open |
 //! | 32 | 8 | epochs up to this one are reserved |
 //! | 40 | 8 | folder id: the first node id, which all segments of the log bear |
 //! | 48 | 1 to 10, n | cluster name: its length as a varint, UTF-8 |
@@ -20,7 +20,7 @@
 //! everything ever reserved. The epochs of a block that were not used are never used.
 //!
 //! None of that helps a folder that was rolled back to an older copy of itself: it would reserve the
-//! same block again. Whoever finds out takes a new node id ([`Engine::renew_identity`](super::Engine::renew_identity)) before it mints
+//! same block again. Its generation tells it to those who have heard of a later one. Whoever finds out takes a new node id ([`Engine::renew_identity`](super::Engine::renew_identity)) before it mints
 //! anything, so that its actors are new whatever the epoch.
 //! A [snapshot](super::checkpoint) knows from the start that it is an older copy: it has no `identity`,
 //! but the same bytes in a file `identity.snapshot`, and whoever opens it mints a new node id. The file is the only place that changes:
@@ -60,7 +60,7 @@ const COUNTER_MAX: u64 = 1 << 62;
 pub struct Identity {
     /// Minted at random with the folder; the same ever after, unless it is renewed.
     pub node: NodeId,
-    /// Raised durably by each open, from 1, and by each renewal.
+    /// Raised durably by each open, from 1, by each renewal, and by [`Engine::raise_generation`](super::Engine::raise_generation).
     pub generation: u64,
 }
 
@@ -202,6 +202,16 @@ impl IdentityFile {
         }
         self.record = next;
         event::note("identity_renewed", 0, self.record.node.0);
+        Ok(self.identity())
+    }
+
+    /// Gives the folder the next generation, durably.
+    pub(super) async fn raise(&mut self) -> Result<Identity, RenewError> {
+        let next = Record { generation: self.record.generation + 1, ..self.record.clone() };
+        if let Err(source) = replace(&self.folder, (TEMP, FILE), &next).await {
+            return Err(RenewError::Disk { path: self.folder.join(FILE), source });
+        }
+        self.record = next;
         Ok(self.identity())
     }
 

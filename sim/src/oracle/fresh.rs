@@ -14,6 +14,7 @@
 
 use super::Violation;
 use super::knowledge::{Attempt, KeyView};
+use super::meeting::meets;
 use super::story::{Story, list};
 use crate::history::{Evidence, Outcome};
 
@@ -34,7 +35,7 @@ pub(super) fn check(
         }
         let asked = reading.op.asked;
         let due = view.attempts[..reading.horizon].iter().enumerate().filter(|(_, a)| {
-            a.acked && a.op.end_ns <= reading.op.start_ns && a.home_acks + asked.need > asked.n
+            a.acked && a.op.end_ns <= reading.op.start_ns && meets(evidence, view, a, reading)
         });
         let mut missed = due.filter(|(at, _)| !reading.token.may.contains(*at)).map(|(_, a)| a);
         let Some(first) = missed.next() else { continue };

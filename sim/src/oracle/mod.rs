@@ -51,6 +51,7 @@ mod handoff;
 mod hearsay;
 mod knowledge;
 mod lost;
+mod meeting;
 mod phantom;
 mod pruning;
 mod resurrection;
@@ -107,7 +108,7 @@ pub fn judge_counting(evidence: &Evidence) -> Result<(Vec<Violation>, u64), Malf
         let view = KeyView::new(evidence, key, &ops);
         lost::check(evidence, &view, &story, &mut found);
         phantom::check(evidence, &view, &story, &mut found);
-        resurrection::check(&view, &story, &mut found);
+        resurrection::check(evidence, &view, &story, &mut found);
         expiry::check(evidence, &view, &story, &mut found);
         siblings::check(evidence, &view, &story, &mut found);
         fresh::check(evidence, &view, &story, &mut found);

@@ -2,8 +2,8 @@
 //!
 //! Once a write W has been acked whose request's token surely covered a write v, v is dead:
 //!
-//! - to every strict read that begins later and whose replicas must meet W's (R + home acks of W > N):
-//!   one of the replies knows W, hence knows that v is superseded, and merging keeps that;
+//! - to every strict read that begins later and whose replicas must meet W's (R + home acks of W > N, see
+//!   [`super::meeting`]): one of the replies knows W, hence knows that v is superseded, and merging keeps that;
 //! - to the final read, which asks all home replicas. Other reads may be stale, and are not judged.
 //!
 //! What is shown is bytes, not writes: retries of v have writes of their own, and a late one may show v's
@@ -15,29 +15,35 @@
 use super::Violation;
 use super::bits::Bits;
 use super::knowledge::{Item, KeyView, Reading};
+use super::meeting::meets;
 use super::story::{Story, list};
-use crate::history::OpId;
+use crate::history::{Evidence, OpId};
 
-pub(super) fn check(view: &KeyView<'_>, story: &Story<'_>, found: &mut Vec<Violation>) {
+pub(super) fn check(
+    evidence: &Evidence,
+    view: &KeyView<'_>,
+    story: &Story<'_>,
+    found: &mut Vec<Violation>,
+) {
     for (at, reading) in view.readings.iter().enumerate() {
         let last = view.last == Some(at);
         if reading.op.asked.sloppy && !last {
             continue;
         }
-        let dead = dead(view, reading, last);
+        let dead = dead(evidence, view, reading, last);
         for &item in &reading.items {
             let attempts = view.candidates(item, reading.horizon);
             if !attempts.is_empty() && attempts.iter().all(|&a| dead.contains(a)) {
-                found.push(accuse(view, reading, item, last, story));
+                found.push(accuse(evidence, view, reading, item, last, story));
             }
         }
     }
 }
 
 /// What must not be shown by `reading` any more.
-fn dead(view: &KeyView<'_>, reading: &Reading<'_>, last: bool) -> Bits {
+fn dead(evidence: &Evidence, view: &KeyView<'_>, reading: &Reading<'_>, last: bool) -> Bits {
     let mut dead = Bits::default();
-    for killer in killers(view, reading, last) {
+    for killer in killers(evidence, view, reading, last) {
         dead.add(&view.attempts[killer].seen.must);
     }
     dead
@@ -45,19 +51,20 @@ fn dead(view: &KeyView<'_>, reading: &Reading<'_>, last: bool) -> Bits {
 
 /// The attempts that `reading` must know.
 fn killers<'v>(
+    evidence: &'v Evidence,
     view: &'v KeyView<'_>,
     reading: &'v Reading<'_>,
     last: bool,
 ) -> impl Iterator<Item = usize> + 'v {
-    let asked = reading.op.asked;
     (0..reading.horizon).filter(move |&at| {
         let killer = &view.attempts[at];
-        let meets = last || killer.home_acks + asked.need > asked.n;
-        killer.acked && killer.op.end_ns <= reading.op.start_ns && meets
+        let due = killer.acked && killer.op.end_ns <= reading.op.start_ns;
+        due && (last || meets(evidence, view, killer, reading))
     })
 }
 
 fn accuse(
+    evidence: &Evidence,
     view: &KeyView<'_>,
     reading: &Reading<'_>,
     item: Item,
@@ -68,7 +75,7 @@ fn accuse(
     let mut ops: Vec<OpId> = vec![reading.op.id];
     for &attempt in attempts {
         ops.push(view.attempts[attempt].op.id);
-        let killer = killers(view, reading, last)
+        let killer = killers(evidence, view, reading, last)
             .find(|&killer| view.attempts[killer].seen.must.contains(attempt));
         ops.extend(killer.map(|at| view.attempts[at].op.id));
     }

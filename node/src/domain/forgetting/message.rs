@@ -29,7 +29,7 @@ pub enum Question {
 pub struct Process {
     /// Its node.
     pub node: NodeId,
-    /// How often the node was started.
+    /// The generation of its folder when it began to serve.
     pub generation: u64,
 }
 
@@ -38,6 +38,8 @@ pub struct Process {
 pub struct Holding {
     /// Who answers.
     pub process: Process,
+    /// The generation of its folder now.
+    pub generation: u64,
     /// For how long it had run when it began to look, in milliseconds.
     pub began_ms: u64,
     /// And when it was done.
@@ -94,6 +96,7 @@ impl Answer {
                 out.put_u8(0);
                 out.put_u64(holding.process.node.0);
                 out.put_varint(holding.process.generation);
+                out.put_varint(holding.generation);
                 out.put_varint(holding.began_ms);
                 out.put_varint(holding.ended_ms);
                 encode_numbers(&holding.hinted, out);
@@ -117,6 +120,7 @@ impl Answer {
                     node: NodeId(from.u64("node id")?),
                     generation: from.varint("generation")?,
                 },
+                generation: from.varint("generation")?,
                 began_ms: from.varint("running time")?,
                 ended_ms: from.varint("running time")?,
                 hinted: decode_numbers(from)?,
@@ -174,8 +178,14 @@ mod tests {
             assert_eq!(Question::decode(&mut Decoder::new(&bytes)), Ok(question));
         }
         let process = Process { node: NodeId(7), generation: 2 };
-        let holding =
-            Holding { process, began_ms: 5, ended_ms: 900, hinted: vec![300], held: vec![0] };
+        let holding = Holding {
+            process,
+            generation: 3,
+            began_ms: 5,
+            ended_ms: 900,
+            hinted: vec![300],
+            held: vec![0],
+        };
         for answer in [Answer::Holding(holding), Answer::Forgotten(9)] {
             let mut bytes = Vec::new();
             answer.encode(&mut bytes);

@@ -9,7 +9,7 @@
 //!   candidates, from its trees' writes and scans
 //!   ── question: keys and digests, partitions ───────────▶ homes: which do you hold exactly, spent, on disk, not in doubt?
 //!                                                          all:   for which of these partitions do you keep no hint, on disk?
-//!   ... each member runs on for a quiet time ...
+//!   ... each member runs on for a quiet time, and raises the generation of its folder ...
 //!   ── the same question ────────────────────────────────▶ all the same, and each one the same process as before
 //!   ── forget ───────────────────────────────────────────▶ homes: remove, if it is still exactly that
 //! ```
@@ -28,7 +28,9 @@
 //!    member that was started again is another process: its connections and requests died with the old one. The quiet time is
 //!    the longest request, and the call that may follow it ([`CALLS`]); then the silence after which a receiver closes a
 //!    connection. What began after the first question has read `T`, or a hint that the second question would still find.
-//! 4. **An old disk.** A folder that was rolled back, restored or damaged is in doubt. A copy in doubt is no part of any
+//! 4. **An old disk.** A folder that was rolled back, restored or damaged is in doubt. One that was copied before the first question
+//!    is known to be older by its generation, which each member has raised since, durably, and has told by gossip within the
+//!    quiet time; one that was copied later has `T`. A copy in doubt is no part of any
 //!    proof, tells nobody what it held before, and is measured against the others before it is trusted again:
 //!    [`merkle::vouching`](super::merkle::vouching). Its hints from before are dropped.
 //! 5. **A member that owns nothing** (a proxy) keeps nothing, and a process of it that stands still has requests whose deadlines have passed
@@ -40,7 +42,8 @@
 //! What is removed leaves no state, so the next write of the key mints with a fresh actor ([`mint`](super::mint)): a client that comes
 //! back with an old context has not seen it.
 //!
-//! Known limits: a process that answers the second question and is paused again before it reads on, for longer than the whole quiet
+//! Known limits: a rolled-back folder is trusted if all who answer while it starts have missed the last generation: they were cut off
+//! from gossip for the whole quiet time, or all were started since. A process that answers the second question and is paused again before it reads on, for longer than the whole quiet
 //! time, could still send what it had read before. And two copies of one partition in doubt at one time can vouch for each
 //! other where no third one is there.
 //!

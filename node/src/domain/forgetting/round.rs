@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The first answers say from when on nothing was in the way, the second ones until when, each in the running time of the member that
-//! answers: from the end of its first look to the beginning of its second.
+//! answers: from the end of its first look to the beginning of its second. And the generation of each member's folder must have risen in
+//! between: what is a copy of the folder as it was before is told from it by that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct Round {
     owners: Vec<NodeIndex>,
     /// Who answered first, and for how long it had run by then.
     first: BTreeMap<NodeIndex, (Process, u64)>,
+    /// The generation of its folder then.
+    generations: BTreeMap<NodeIndex, u64>,
 }
 
 /// What the second answers say.
@@ -46,7 +49,7 @@ pub struct Round {
 pub enum Proven {
     /// These may be forgotten, by their home replicas.
     Forget(Vec<Candidate>),
-    /// Nothing is in the way, and somebody has not run for long enough: ask again.
+    /// Nothing is in the way, and somebody has not run for long enough, or could not raise its generation: ask again.
     TooEarly,
     /// Somebody did not answer, or is another process than before: the round is void.
     Void,
@@ -59,7 +62,7 @@ impl Round {
     /// With more.
     pub fn new(candidates: Vec<Candidate>, owners: Vec<NodeIndex>) -> Self {
         assert!(candidates.len() <= KEYS_MAX, "{} candidates", candidates.len());
-        Self { candidates, owners, first: BTreeMap::new() }
+        Self { candidates, owners, first: BTreeMap::new(), generations: BTreeMap::new() }
     }
 
     /// Whom to ask.
@@ -88,6 +91,7 @@ impl Round {
         }
         self.keep(answers);
         self.first = answers.iter().map(|(from, a)| (*from, (a.process, a.ended_ms))).collect();
+        self.generations = answers.iter().map(|(from, a)| (*from, a.generation)).collect();
         !self.candidates.is_empty()
     }
 
@@ -103,7 +107,10 @@ impl Round {
         let ran: Option<Vec<u64>> = self.owners.iter().map(ran).collect();
         let Some(ran) = ran else { return Proven::Void };
         self.keep(answers);
-        if ran.iter().any(|ran| u128::from(*ran) < quiet.as_millis()) {
+        let rose = |(from, first): (&NodeIndex, &u64)| answers[from].generation > *first;
+        if ran.iter().any(|ran| u128::from(*ran) < quiet.as_millis())
+            || !self.generations.iter().all(rose)
+        {
             return Proven::TooEarly;
         }
         Proven::Forget(std::mem::take(&mut self.candidates))
@@ -163,7 +170,8 @@ mod tests {
             let process = Process { node: NodeId(owner.0.into()), generation: 1 };
             let held = (0..entries.len() as u32).collect();
             let (began_ms, ended_ms) = (ran_ms, ran_ms + 100);
-            (*owner, Holding { process, began_ms, ended_ms, hinted: Vec::new(), held })
+            let (generation, hinted) = (1 + ran_ms / 100, Vec::new());
+            (*owner, Holding { process, generation, began_ms, ended_ms, hinted, held })
         };
         round.owners().iter().map(answer).collect()
     }
@@ -234,6 +242,17 @@ mod tests {
             let proven = second.second(&changed, QUIET);
             assert_eq!(proven, expected.map_or(Proven::Void, Proven::Forget), "{name}, later");
         }
+    }
+
+    #[test]
+    fn nothing_is_forgotten_before_every_member_is_told_from_an_older_copy_of_it() {
+        let mut round = round();
+        assert!(round.first(&answers(&round, 1000)));
+        let mut later = answers(&round, 20_000);
+        later.get_mut(&NodeIndex(3)).unwrap().generation = 11;
+        assert_eq!(round.second(&later, QUIET), Proven::TooEarly);
+        later.get_mut(&NodeIndex(3)).unwrap().generation = 12;
+        assert_eq!(round.second(&later, QUIET), Proven::Forget(vec![candidate(0), candidate(1)]));
     }
 
     #[test]

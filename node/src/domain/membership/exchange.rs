@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 
 use rand::Rng;
 
-use super::member::{Effects, Event, MEMBERS_MAX};
+use super::member::{Effects, Event, MEMBERS_MAX, MemberInfo};
 use super::suspicion::Entry;
 use super::wire::{
     Claim, Header, MESSAGE_BYTES_MAX, Message, Record, Stamp, Stamps, claim_bytes, record_bytes,
@@ -345,7 +345,9 @@ impl Machine {
         // What was only remembered is no proof that anything started since.
         let first_told = entry.record.stamp.incarnation == 0;
         let restarted = !first_told && record.info.process != entry.record.info.process;
-        let changed = record.info != entry.record.info;
+        // A generation that rises while the process runs is for those who will meet an older copy, and no event.
+        let generation = record.info.generation;
+        let changed = record.info != MemberInfo { generation, ..entry.record.info.clone() };
         entry.record = record;
         if restarted {
             out.events.push(Event::Restarted(name));

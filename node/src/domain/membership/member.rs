@@ -18,7 +18,7 @@ pub struct MemberInfo {
     pub name: Arc<str>,
     /// The id of its data folder.
     pub node: NodeId,
-    /// How often the folder was opened.
+    /// The generation of the data folder: rises with each start, and while the process runs.
     pub generation: u64,
     /// Drawn at random by each start: tells two processes of one name apart.
     pub process: u64,

@@ -215,6 +215,12 @@ impl Machine {
         self.claimant.renewed();
     }
 
+    /// The data folder has a higher generation, durably. Others fetch it as news.
+    pub fn raise_generation(&mut self, generation: u64) {
+        self.own.info.generation = generation;
+        self.raise_above(self.own.stamp.incarnation);
+    }
+
     /// When [`tick`](Self::tick) is due. Ask again after every call.
     pub fn next_tick(&self) -> Instant {
         self.beat_due.min(self.watch_due)

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::domain::causality::Dot;
+use crate::domain::object::Sibling;
 use crate::runtime::task;
 use crate::storage::Options;
 
@@ -201,6 +203,43 @@ fn what_is_forgotten_is_what_was_proven_and_leaves_no_state() {
         assert!(!replica.forget(&key, again.digest()).await.unwrap());
         assert!(replica.settle(&key, again.digest(), Arc::new(Object::new())).await.unwrap());
         assert!(replica.read(&key).await.unwrap().object.is_none());
+        engine.close().await.unwrap();
+    };
+    task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))
+        .unwrap()
+        .unwrap();
+}
+
+/// Seed 83000759: a key was forgotten, a client wrote it at another replica with a token of long before, and the actor that this
+/// token brought back here was gone on with, so that a token of shortly before covered the new write.
+#[test]
+fn an_actor_that_comes_back_after_its_key_was_forgotten_is_not_gone_on_with() {
+    let test = async {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
+        let replica = Replica::start(engine.clone(), rules()).await.unwrap();
+        let key = Key::new("b", "k").unwrap();
+        let old = replica.write(&key, intent("1")).await.unwrap();
+        let later = Intent { seen: old.context.clone(), ..intent("2") };
+        let later = replica.write(&key, later).await.unwrap();
+        // As the second replica keeps what it hears of a key that has not been forgotten here: no news.
+        replica.store(&key, old.object).await.unwrap().durable().await.unwrap();
+        assert!(replica.forget(&key, later.object.digest()).await.unwrap());
+
+        let other = Actor { node: crate::domain::causality::NodeId(1), epoch: 1 };
+        let mut elsewhere = Object::new();
+        let content = Content::Value(Bytes::from_static(b"3"));
+        let dot = Dot { actor: other, counter: 1 };
+        let sibling = Sibling { dot, content, written_at_ms: 1, expires_at_ms: None };
+        elsewhere.write(&old.context, sibling);
+        replica.store(&key, Arc::new(elsewhere)).await.unwrap().durable().await.unwrap();
+        let minted = replica.write(&key, intent("4")).await.unwrap();
+        let newest = minted.object.siblings().iter().map(|s| s.dot).max_by_key(|d| d.actor.epoch);
+        assert!(!later.context.contains(newest.unwrap()), "{newest:?} is covered by an old token");
+        // Once it has a fresh actor, that is gone on with.
+        let again = replica.write(&key, intent("5")).await.unwrap().object;
+        let next = newest.map(|dot| Dot { counter: dot.counter + 1, ..dot });
+        assert!(again.sibling(next.unwrap()).is_some(), "{again:?}");
         engine.close().await.unwrap();
     };
     task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))

@@ -142,6 +142,34 @@ fn damage_undoes_one_ack_and_excuses_no_stale_read() {
 }
 
 #[test]
+fn who_forgot_can_only_ask_the_living() {
+    let read = |tale: &str, damaged_at, faults: &[(u64, u64, Fault)]| {
+        let mut evidence = tell(tale);
+        evidence.disturbances = faults.iter().map(|(from, to, f)| during(*from, *to, *f)).collect();
+        evidence.disturbances.push(during(damaged_at, 900, Fault::Damaged(node(0))));
+        points(&evidence)
+    };
+    let stale = "a: put 1 @100-110 => acked \n b: get @600-610 => none \n z: final => 1";
+    let away = |at, from, to| [(from, to, Fault::Isolated(node(at)))];
+    assert_eq!(read(stale, 200, &away(1, 150, 700)), NONE, "n1 alone may have it");
+    assert_eq!(read(stale, 200, &away(1, 120, 190)), [6], "it was back when n0 asked");
+    assert_eq!(read(stale, 200, &away(1, 620, 700)), [6], "it left after the read");
+    assert_eq!(read(stale, 50, &away(1, 120, 700)), [6], "the write came after the damage");
+    assert_eq!(read(stale, 200, &away(0, 150, 700)), [6], "n0 heard from nobody, and answers none");
+    assert_eq!(read(stale, 200, &away(3, 150, 700)), [6], "n3 is no home replica");
+    let cut = [(150, 700, Fault::LinkCut { from: node(0), to: node(2) })];
+    assert_eq!(read(stale, 200, &cut), NONE);
+    // Two more had it, and two were asked.
+    let all = "a: put 1 w3 @100-110 => acked \n b: get @600-610 => none \n z: final => 1";
+    assert_eq!(read(all, 200, &away(1, 150, 700)), [6]);
+    // What it covered is dead for such a read only if it met the write.
+    let dead = "a: put 1 @100-110 => acked \n b: put 2 from a @120-130 => acked \n \
+                c: get @600-610 => 1 \n z: final => 2";
+    assert_eq!(points(&tell(dead)), [4, 6]);
+    assert_eq!(read(dead, 200, &away(1, 150, 700)), NONE);
+}
+
+#[test]
 fn nothing_is_said_by_homes_alone() {
     let read = |asked: &str, faults: &[(u64, u64, Fault)]| {
         let mut evidence = tell(&format!("a: get sloppy {asked} @100-200 => none"));
