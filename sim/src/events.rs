@@ -39,6 +39,7 @@ pub const NODE: &[&str] = &[
     "memtable_flushed",
     "memtable_sealed",
     "minted_in_doubt",
+    "minted_under",
     "object_healed",
     "object_let_go",
     "old_hints_dropped",

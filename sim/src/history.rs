@@ -105,11 +105,22 @@ pub struct Evidence {
     /// When nodes forgot what they held of a key because it was deleted, or had expired, everywhere.
     #[serde(default)]
     pub forgotten: Vec<(KeyIndex, u64)>,
-    /// When nodes dropped what a key's context knew of old actors.
+    /// The old actors that nodes dropped from the context of a key.
     #[serde(default)]
-    pub pruned: Vec<(KeyIndex, u64)>,
+    pub pruned: Vec<Pruned>,
     /// What the cluster was configured to promise.
     pub rules: Rules,
+}
+
+/// An actor that some node dropped from the context of a key, so that its dots may be taken for news.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Pruned {
+    /// The key.
+    pub key: KeyIndex,
+    /// When it was first dropped.
+    pub from_ns: u64,
+    /// When dots were minted under it, for that key or another one with its token.
+    pub minted_ns: Vec<u64>,
 }
 
 /// What the clients did and heard.
@@ -456,7 +467,7 @@ mod tests {
             membership: Some(Membership::default()),
             hints: Some(Hints::default()),
             forgotten: vec![(KeyIndex(0), 6)],
-            pruned: vec![(KeyIndex(0), 7)],
+            pruned: vec![Pruned { key: KeyIndex(0), from_ns: 7, minted_ns: vec![3] }],
             rules: Rules::default(),
         };
         let text = serde_json::to_string(&evidence).unwrap();

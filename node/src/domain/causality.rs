@@ -63,6 +63,11 @@ impl Actor {
     pub fn born_s(self) -> u64 {
         self.epoch >> EPOCHS_A_SECOND_BITS
     }
+
+    /// One word for it, in the simulator's trace.
+    pub fn word(self) -> u64 {
+        self.node.0.wrapping_add(self.epoch)
+    }
 }
 
 impl fmt::Debug for Actor {

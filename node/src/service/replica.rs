@@ -381,15 +381,15 @@ impl Replica {
     fn prune(&self, key: &Key, object: &mut Arc<Object>) -> bool {
         let pruning = self.rules.policies.pruning();
         // So that nothing is copied in vain.
-        if object.context().len() <= pruning.actors_max {
+        if !object.may_be_pruned(pruning) {
             return false;
         }
-        let dropped = Arc::make_mut(object).prune(pruning) as u64;
-        if dropped > 0 {
-            self.pruned.fetch_add(dropped, Ordering::Relaxed);
-            event::note("vector_pruned", key.token().0, dropped);
+        let dropped = Arc::make_mut(object).prune(pruning);
+        self.pruned.fetch_add(dropped.len() as u64, Ordering::Relaxed);
+        for actor in &dropped {
+            event::note("vector_pruned", key.token().0, actor.word());
         }
-        dropped > 0
+        !dropped.is_empty()
     }
 
     /// Actors that were dropped from contexts since the start.

@@ -47,6 +47,7 @@
 use std::collections::BTreeMap;
 
 use super::bits::Bits;
+use super::pruning;
 use crate::history::{
     Disturbance, Evidence, Fault, Got, HintDeed, History, KeyIndex, Kind, OpId, Operation, Outcome,
 };
@@ -83,6 +84,9 @@ pub(super) struct Attempt<'a> {
     pub(super) home_acks: u8,
     /// Home replicas that have it once hints are delivered: a fallback's ack is for one that did not ack itself.
     pub(super) copies: u8,
+    /// From when on some replica may take it for news though what it holds has replaced it, since it no longer
+    /// knows the actor; `None`: none ever does.
+    pub(super) pruned_ns: Option<u64>,
 }
 
 /// An answered GET.
@@ -165,6 +169,11 @@ impl<'a> KeyView<'a> {
         view
     }
 
+    /// True when the attempt number `at` may be shown again at `at_ns` for the sake of pruning, whatever has replaced it.
+    pub(super) fn is_pruned(&self, at: usize, at_ns: u64) -> bool {
+        self.attempts[at].pruned_ns.is_some_and(|from_ns| from_ns <= at_ns)
+    }
+
     /// The attempts that can stand behind `item` in a reply with this horizon.
     pub(super) fn candidates(&self, item: Item, horizon: usize) -> &[usize] {
         let all = self.by_item.get(&item).map_or(&[][..], Vec::as_slice);
@@ -202,7 +211,8 @@ impl<'a> KeyView<'a> {
             }
             Outcome::Got(_) | Outcome::Refused { .. } | Outcome::Unknown { .. } => (false, 0, 0),
         };
-        self.attempts.push(Attempt { op, item, seen, acked, home_acks, copies });
+        let pruned_ns = pruning::from_ns(evidence, op);
+        self.attempts.push(Attempt { op, item, seen, acked, home_acks, copies, pruned_ns });
         self.by_item.entry(item).or_default().push(at);
         self.hidden.extend(hidden_from(evidence, op, item).map(|from_ns| (from_ns, at)));
         if op.asked.ttl_ns.is_some() {

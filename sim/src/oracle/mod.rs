@@ -96,14 +96,14 @@ pub fn judge(evidence: &Evidence) -> Result<Vec<Violation>, Malformed> {
     Ok(judge_counting(evidence)?.0)
 }
 
-/// [`judge`], and how many accusations were let go because contexts were pruned.
+/// [`judge`], and how many accusations more there would be if no contexts had been pruned.
 ///
 /// # Errors
 /// As it.
 pub fn judge_counting(evidence: &Evidence) -> Result<(Vec<Violation>, u64), Malformed> {
     wellformed::check(evidence)?;
     let story = Story::new(evidence);
-    let mut found = Vec::new();
+    let (mut found, mut false_siblings) = (Vec::new(), 0);
     for (key, ops) in by_key(evidence) {
         let view = KeyView::new(evidence, key, &ops);
         lost::check(evidence, &view, &story, &mut found);
@@ -114,6 +114,7 @@ pub fn judge_counting(evidence: &Evidence) -> Result<(Vec<Violation>, u64), Malf
         fresh::check(evidence, &view, &story, &mut found);
         hearsay::check(evidence, &view, &story, &mut found);
         copies::check(evidence, &view, &story, &mut found);
+        false_siblings += pruning::excused(evidence, view, &story);
     }
     convergence::check(evidence, &story, &mut found);
     availability::check(evidence, &story, &mut found);
@@ -121,7 +122,6 @@ pub fn judge_counting(evidence: &Evidence) -> Result<(Vec<Violation>, u64), Malf
     handoff::check(evidence, &mut found);
     agreement::check(evidence, &mut found);
     bounds::check(evidence, &mut found);
-    let false_siblings = pruning::excuse(evidence, &mut found);
     found.sort_by_key(|v| v.point);
     let mut count = [0_usize; 13];
     found.retain(|v| {

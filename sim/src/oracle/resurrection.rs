@@ -33,7 +33,11 @@ pub(super) fn check(
         let dead = dead(evidence, view, reading, last);
         for &item in &reading.items {
             let attempts = view.candidates(item, reading.horizon);
-            if !attempts.is_empty() && attempts.iter().all(|&a| dead.contains(a)) {
+            if !attempts.is_empty()
+                && attempts
+                    .iter()
+                    .all(|&a| dead.contains(a) && !view.is_pruned(a, reading.op.end_ns))
+            {
                 found.push(accuse(evidence, view, reading, item, last, story));
             }
         }

@@ -24,6 +24,8 @@
 //!
 //! **The last write wins**: one value is shown, and one sibling is there after a write.
 //!
+//! **Pruned** attempts ([`super::pruning`]) may be siblings beside whatever covers them, each beside the count of chains.
+//!
 //! **Refusals** at the limit of siblings (point 12) are held to the same count: so many chains must there be that the refused
 //! write's token does not surely cover.
 
@@ -78,9 +80,10 @@ fn ordered_pair(view: &KeyView<'_>, reading: &Reading<'_>, story: &Story<'_>) ->
     }
     for &later in &reading.items {
         let covered = view.seen_by_all(view.candidates(later, reading.horizon));
+        let is_covered = |&a: &usize| covered.contains(a) && !view.is_pruned(a, reading.op.end_ns);
         let dead = |item: &&Item| {
             let attempts = view.candidates(**item, reading.horizon);
-            **item != later && !attempts.is_empty() && attempts.iter().all(|&a| covered.contains(a))
+            **item != later && !attempts.is_empty() && attempts.iter().all(is_covered)
         };
         let Some(&earlier) = reading.items.iter().find(dead) else { continue };
         let writer = |item| {
@@ -138,7 +141,7 @@ fn too_few(
 ) -> Option<Violation> {
     let begun = (0..refusal.horizon).filter(|&at| !refusal.seen.must.contains(at));
     let beside: BTreeSet<usize> = begun.map(|at| chains[at]).collect();
-    if beside.len() >= limit as usize {
+    if beside.len() + come_back(view, refusal.horizon, refusal.op.end_ns) >= limit as usize {
         return None;
     }
     let explanation = format!(
@@ -147,6 +150,11 @@ fn too_few(
         beside.len()
     );
     Some(story.violation(12, view.key, vec![refusal.op.id], explanation))
+}
+
+/// How many of the first so many attempts may be siblings again, though others of their chain are.
+fn come_back(view: &KeyView<'_>, horizon: usize, at_ns: u64) -> usize {
+    (0..horizon).filter(|&at| view.is_pruned(at, at_ns)).count()
 }
 
 fn too_many(
@@ -168,7 +176,8 @@ fn too_many(
         })
         .map(|(index, _)| chains[index])
         .collect();
-    let most = if view.last_write { 1 } else { 1 + beside.len() };
+    let most = 1 + beside.len() + come_back(view, view.attempts.len(), written.op.end_ns);
+    let most = if view.last_write { 1 } else { most };
     let problem = if siblings == 0 {
         "no sibling at all, though the write itself is one".to_string()
     } else if siblings as usize > most {

@@ -9,7 +9,7 @@ use starling::domain::key::{Key, murmur3};
 use starling_world::trace::{Event, Trace};
 
 use crate::history::{
-    Belief, Ending, Health, HintDeed, HintStep, KeyIndex, KeyInfo, Life, NodeIndex,
+    Belief, Ending, Health, HintDeed, HintStep, KeyIndex, KeyInfo, Life, NodeIndex, Pruned,
 };
 use crate::plan::{NodeNo, Plan};
 
@@ -30,6 +30,7 @@ pub(super) const KINDS: &[&str] = &[
     "hint_expired",
     "hint_reresolved",
     "tombstone_forgotten",
+    "minted_under",
     "vector_pruned",
 ];
 
@@ -40,31 +41,28 @@ pub(super) struct Claims {
     pub(super) beliefs: Vec<Belief>,
     pub(super) steps: Vec<HintStep>,
     pub(super) forgotten: Vec<(KeyIndex, u64)>,
-    pub(super) pruned: Vec<(KeyIndex, u64)>,
+    pub(super) pruned: Vec<Pruned>,
 }
 
 impl Claims {
     /// Reads the trace of a run of `plan`, of whose keys `keys` tells.
     pub(super) fn read(plan: &Plan, keys: &[KeyInfo], trace: &Trace) -> Self {
         let words = Words::new(plan, keys);
-        let mut claims = Self::default();
+        let (mut claims, mut actors) = (Self::default(), Actors::default());
         for event in trace.events() {
             let number = event.process.machine.number();
             // Nodes are the first machines that a run adds; the harness is number 0.
             if number == 0 || number as usize > plan.nodes.len() {
                 continue;
             }
-            let of_key = match event.kind {
-                "tombstone_forgotten" => Some(&mut claims.forgotten),
-                "vector_pruned" => Some(&mut claims.pruned),
-                _ => None,
-            };
-            if let Some(notes) = of_key {
+            actors.take(event);
+            if event.kind == "tombstone_forgotten" {
                 let of_token = words.sharing.get(&event.a).into_iter().flatten();
-                notes.extend(of_token.map(|key| (*key, event.at_ns)));
+                claims.forgotten.extend(of_token.map(|key| (*key, event.at_ns)));
             }
             claims.take(&words, NodeIndex(number - 1), event);
         }
+        claims.pruned = actors.pruned(&words);
         claims
     }
 
@@ -93,6 +91,38 @@ impl Claims {
         if let Some(life) = last {
             life.end.get_or_insert((at_ns, how));
         }
+    }
+}
+
+/// What becomes of actors, by the word of the key's token and their own.
+#[derive(Default)]
+struct Actors {
+    minted_ns: BTreeMap<(u64, u64), Vec<u64>>,
+    dropped_ns: BTreeMap<(u64, u64), u64>,
+}
+
+impl Actors {
+    fn take(&mut self, event: &Event) {
+        let place = (event.a, event.b);
+        match event.kind {
+            "minted_under" => self.minted_ns.entry(place).or_default().push(event.at_ns),
+            "vector_pruned" => drop(self.dropped_ns.entry(place).or_insert(event.at_ns)),
+            _ => {}
+        }
+    }
+
+    fn pruned(self, words: &Words) -> Vec<Pruned> {
+        let mut pruned = Vec::new();
+        for (place, from_ns) in self.dropped_ns {
+            let minted_ns = self.minted_ns.get(&place).cloned().unwrap_or_default();
+            let of_token = words.sharing.get(&place.0).into_iter().flatten();
+            pruned.extend(of_token.map(|key| Pruned {
+                key: *key,
+                from_ns,
+                minted_ns: minted_ns.clone(),
+            }));
+        }
+        pruned
     }
 }
 

@@ -45,11 +45,10 @@ pub fn rank(actor: Actor) -> (u64, NodeId) {
 }
 
 impl Object {
-    /// Drops what it knows of its oldest actors; of how many.
-    pub fn prune(&mut self, pruning: Pruning) -> usize {
-        // The common case costs one comparison.
-        if self.context.len() <= pruning.actors_max {
-            return 0;
+    /// Drops what it knows of its oldest actors, and returns them.
+    pub fn prune(&mut self, pruning: Pruning) -> Vec<Actor> {
+        if !self.may_be_pruned(pruning) {
+            return Vec::new();
         }
         let is_live = |actor: Actor| self.siblings.iter().any(|sibling| sibling.dot.actor == actor);
         let mut actors: Vec<Actor> = self.context.actors().filter(|a| !is_live(*a)).collect();
@@ -59,11 +58,16 @@ impl Object {
         let is_old = |actor: &Actor| actor.born_s().saturating_add(pruning.age_s) <= newest_s;
         let past = actors.get(pruning.actors_max..).unwrap_or_default();
         // Sorted by age, so all behind the first old one are old.
-        let old = past.iter().position(is_old).map_or(&[][..], |at| &past[at..]);
+        let old = past.iter().position(is_old).map_or(Vec::new(), |at| past[at..].to_vec());
         if !old.is_empty() {
             self.context.drop_actors(|actor| old.contains(&actor));
         }
-        old.len()
+        old
+    }
+
+    /// False: it has so few actors that [`prune`](Self::prune) drops none. The common case, which costs one comparison.
+    pub fn may_be_pruned(&self, pruning: Pruning) -> bool {
+        self.context.len() > pruning.actors_max
     }
 }
 
@@ -118,13 +122,13 @@ mod tests {
         ];
         for (held, left) in rows {
             let mut object = chain(held);
-            let dropped = object.prune(FEW);
+            let dropped = object.prune(FEW).len();
             assert_eq!(
                 (born(&object), dropped),
                 (left.to_vec(), held.len() - left.len()),
                 "{held:?}"
             );
-            assert_eq!(object.prune(FEW), 0, "{held:?}: once is enough");
+            assert_eq!(object.prune(FEW), [], "{held:?}: once is enough");
         }
         // The oldest of all is alive.
         let mut object = Object::new();
@@ -133,7 +137,7 @@ mod tests {
         for born_s in 2..=6 {
             seen = write(&mut object, &seen, Dot { actor: actor(1, born_s), counter: 1 }, 100);
         }
-        assert_eq!(object.prune(FEW), 2);
+        assert_eq!(object.prune(FEW).len(), 2);
         assert_eq!((born(&object), object.siblings().len()), (vec![1, 4, 5, 6], 2));
     }
 

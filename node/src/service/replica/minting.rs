@@ -50,6 +50,7 @@ impl Replica {
         }
         let recent_at = Some(time::now());
         let ticket = self.trees.put(&self.engine, key, state.as_deref(), object, recent_at)?;
+        event::note("minted_under", key.token().0, dot.actor.word());
         event::note("dot_minted", key.token().0, dot.counter);
         Ok(Minted { object: told, context, ticket })
     }
@@ -69,6 +70,7 @@ impl Replica {
         self.check_siblings(self.hinted(key).as_deref(), &intent.seen)?;
         let (dot, object, context) = self.write_on(key, BARE, intent).await?;
         let ticket = self.store_hint(owner, key, object.clone())?;
+        event::note("minted_under", key.token().0, dot.actor.word());
         event::note("dot_minted", key.token().0, dot.counter);
         Ok(Minted { object, context, ticket })
     }

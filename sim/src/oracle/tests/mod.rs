@@ -8,6 +8,7 @@ mod membership;
 mod model;
 mod mutants;
 mod object;
+mod pruning;
 mod tables;
 mod tale;
 
