@@ -42,6 +42,7 @@ pub const NODE: &[&str] = &[
     "minted_under",
     "object_healed",
     "object_let_go",
+    "object_salvaged",
     "old_hints_dropped",
     "own_actor_learned",
     "range_doubted",

@@ -16,6 +16,7 @@ use super::log::append::{Device, Disk};
 use super::merge::Merge;
 use super::opening::{self, Birth, Files, Opened};
 use super::queue::{Near, Shared, Step, Ticket};
+use super::salvage::salvage;
 use super::snapshot::{Page, Snapshot};
 use super::stats::Stats;
 use super::store::Store;
@@ -106,7 +107,7 @@ impl Engine {
         let id = identity_file.folder_id();
         let birth = Birth { restored: identity_file.is_restored() };
         let opened = opening::open(device, dir, (id, birth), options, &files).await?;
-        let Opened { shared, log, store, cache } = opened;
+        let Opened { shared, log, store, cache, lost } = opened;
 
         let engine = Self::start(shared.clone(), cache, identity_file);
         let (store, identity_file) = (Arc::new(store), engine.identity_file.clone());
@@ -125,6 +126,9 @@ impl Engine {
             drop(lock);
             shared.end();
         }));
+        if let Some((before, damage)) = &lost {
+            salvage(&engine.shared, before, damage).await;
+        }
         if birth.restored {
             if options.born_doubtful {
                 let dropped = engine.drop_hints().await;
@@ -244,7 +248,7 @@ impl Engine {
             return Ok(Known::of(Some(object), doubtful));
         }
         let looked = view.tables(key).await.map_err(|error| ReadError::disk(&error))?;
-        self.shared.doubt(&looked.damage);
+        self.shared.damaged(&looked.damage);
         Ok(Known::of(looked.object, doubtful || !looked.damage.is_empty()))
     }
 
@@ -257,6 +261,12 @@ impl Engine {
     /// What cannot be vouched for, because a file was damaged or missing, in order of tokens.
     pub fn doubts(&self) -> Vec<TokenRange> {
         self.shared.view().doubts.ranges().to_vec()
+    }
+
+    /// Completes when all that is in doubt by now and was written since the damage is kept as fresh, under the owner [`ITSELF`]: only then
+    /// may what is in doubt be settled.
+    pub async fn salvaged(&self) {
+        self.shared.salvaged().await;
     }
 
     /// Takes `range` out of doubt, durably: it was exchanged with every other live home replica, and there

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::doubt::TokenRange;
 use super::memtable::Memtable;
+use super::salvage::Damage;
 use super::table::{Cursor, TableError};
 use super::version::{Live, Sealed, View, damage};
 use crate::domain::codec::Decoder;
@@ -54,10 +54,7 @@ enum Source {
 }
 
 impl Source {
-    async fn next(
-        &mut self,
-        doubts: &mut Vec<TokenRange>,
-    ) -> Result<Option<(Key, Held)>, TableError> {
+    async fn next(&mut self, met: &mut Vec<Damage>) -> Result<Option<(Key, Held)>, TableError> {
         match self {
             Self::Copied(entries) => {
                 Ok(entries.pop_front().map(|(key, object)| (key, Held::Object(object))))
@@ -79,7 +76,7 @@ impl Source {
                     Ok(Some(entry)) => return Ok(Some((entry.key, Held::Encoded(entry.object)))),
                     Ok(None) => *open = None,
                     // The cursor stands behind the block now.
-                    Err(error) => doubts.push(damage(live, error)?),
+                    Err(error) => met.push(damage(live, error)?),
                 }
             },
         }
@@ -107,14 +104,14 @@ pub(super) struct Merge {
     sources: Vec<(Source, Option<(Key, Held)>)>,
     to: Bound<Key>,
     started: bool,
-    /// What damage that was met has put in doubt; whoever scans takes note of it.
-    pub(super) doubts: Vec<TokenRange>,
+    /// Damage that was met; whoever scans takes note of it.
+    pub(super) damage: Vec<Damage>,
 }
 
 impl Merge {
     fn new(sources: Vec<Source>, to: Bound<Key>) -> Self {
         let sources = sources.into_iter().map(|source| (source, None)).collect();
-        Self { sources, to, started: false, doubts: Vec::new() }
+        Self { sources, to, started: false, damage: Vec::new() }
     }
 
     /// A scan of `view` between two keys, with `newer` before all of it.
@@ -148,11 +145,11 @@ impl Merge {
     ///
     /// # Errors
     /// [`TableError::Unreadable`]: the scan cannot go on. Damage is no error: what it hits is left
-    /// out, and its range is in [`doubts`](Self::doubts).
+    /// out, and is in [`damage`](Self::damage).
     pub(super) async fn next(&mut self) -> Result<Option<(Key, Held)>, TableError> {
         if !self.started {
             for (source, head) in &mut self.sources {
-                *head = source.next(&mut self.doubts).await?;
+                *head = source.next(&mut self.damage).await?;
             }
             self.started = true;
         }
@@ -167,7 +164,7 @@ impl Merge {
         let mut found = None;
         for (at, (source, head)) in self.sources.iter_mut().enumerate().skip(newest) {
             if head.as_ref().is_some_and(|(key, _)| *key == lowest) {
-                let taken = std::mem::replace(head, source.next(&mut self.doubts).await?);
+                let taken = std::mem::replace(head, source.next(&mut self.damage).await?);
                 if at == newest {
                     found = taken;
                 }

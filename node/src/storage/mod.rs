@@ -60,6 +60,7 @@ mod memtable;
 mod merge;
 mod opening;
 mod queue;
+mod salvage;
 mod snapshot;
 mod stats;
 mod store;

@@ -21,6 +21,7 @@ use super::manifest::read::{Found, find};
 use super::manifest::{Manifest, manifest_number, manifest_path};
 use super::memtable::Memtable;
 use super::queue::{Contents, Segment, Shared};
+use super::salvage::Damage;
 use super::store::{Place, Store, remove};
 use super::table::{BlockCache, TableError, TableId, table_number, table_path};
 use super::version::{Graveyard, Sealed, Version, View};
@@ -76,6 +77,8 @@ pub(super) struct Opened<D> {
     pub(super) log: Log<D>,
     pub(super) store: Store<D>,
     pub(super) cache: Arc<BlockCache>,
+    /// Tables that were lost, and what was in doubt before.
+    pub(super) lost: Option<(Doubts, Vec<Damage>)>,
 }
 
 /// Opens the folder `dir`, whose id is `id`. All that it found is durable when this returns.
@@ -102,7 +105,8 @@ pub(super) async fn open<D: Device + Clone>(
         graveyard: Arc::new(Graveyard::default()),
     };
     let known = found.state.clone().unwrap_or_default();
-    let (version, mut doubts, mut lost) = open_tables(&place, &known).await?;
+    let (version, mut doubts, mut lost, damage) = open_tables(&place, &known).await?;
+    let damage = (!damage.is_empty()).then(|| (known.doubts.clone(), damage));
     if options.born_doubtful && (found.state.is_none() || birth.restored) {
         event::note("folder_doubted", 0, u64::from(birth.restored));
         doubts.add(TokenRange::ALL);
@@ -130,16 +134,16 @@ pub(super) async fn open<D: Device + Clone>(
     };
     let shared = Arc::new(Shared::new(options, log.durable_through(), contents));
     let store = Store::new(shared.clone(), place, manifest);
-    Ok(Opened { shared, log, store, cache })
+    Ok(Opened { shared, log, store, cache, lost: damage })
 }
 
 /// Opens all tables. Those that cannot be read are given up: the changes that say so.
 async fn open_tables(
     place: &Place,
     known: &State,
-) -> Result<(Version, Doubts, Vec<Change>), OpenError> {
-    let (mut version, mut doubts, mut lost) =
-        (Version::default(), known.doubts.clone(), Vec::new());
+) -> Result<(Version, Doubts, Vec<Change>, Vec<Damage>), OpenError> {
+    let (mut version, mut doubts, mut lost, mut damage) =
+        (Version::default(), known.doubts.clone(), Vec::new(), Vec::new());
     for meta in known.tables.values() {
         let error = match place.open(meta).await {
             Ok(live) => {
@@ -163,8 +167,9 @@ async fn open_tables(
         tracing::warn!(%error, "a table is lost: its range is in doubt until replicas heal it");
         doubts.add(tokens);
         lost.extend([Change::Doubt(tokens), Change::Remove(meta.id)]);
+        damage.push(Damage { range: tokens, level: meta.level, table: meta.id });
     }
-    Ok((version, doubts, lost))
+    Ok((version, doubts, lost, damage))
 }
 
 /// Gives birth to the manifest of this start.

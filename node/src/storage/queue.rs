@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 pub(super) use self::reading::{Near, Step};
 pub(super) use self::sealing::{Chore, DoubtChange};
 pub(super) use self::writing::Written;
+use super::doubt::TokenRange;
 use super::error::WriteError;
 use super::hints::Hints;
 use super::log::format::{BATCH_HEADER_BYTES, Batch};
@@ -98,6 +99,8 @@ pub(super) struct Shared {
     graveyard: Arc<Graveyard>,
     /// Rung for compaction: there are other tables, or the end was asked for.
     compaction: Notify,
+    /// Rung when a salvage ends.
+    salvage_done: Notify,
     /// Rung for those who wait for [room](Self::room).
     room: Notify,
     end: Notify,
@@ -117,6 +120,8 @@ struct State {
     segments: VecDeque<Segment>,
     /// What the manifest must hear of doubt.
     doubt_changes: Vec<DoubtChange>,
+    /// In doubt, and the manifest is to hear of it once what was written since is [kept](super::salvage).
+    salvaging: Vec<TokenRange>,
     /// Of what it hears now or must hear, so many take something out of doubt.
     trusting: usize,
     /// Takes records; its number is the highest.
@@ -161,6 +166,7 @@ impl Shared {
             view: Arc::new(contents.view),
             segments: contents.segments,
             doubt_changes: Vec::new(),
+            salvaging: Vec::new(),
             trusting: 0,
             awaited: 0,
             awaited_before: 0,
@@ -186,6 +192,7 @@ impl Shared {
             work: Notify::new(),
             graveyard: contents.graveyard,
             compaction: Notify::new(),
+            salvage_done: Notify::new(),
             room: Notify::new(),
             end: Notify::new(),
         }

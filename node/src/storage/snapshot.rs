@@ -61,11 +61,11 @@ impl Page {
     /// Takes from `merge` until it is full, or `merge` ends.
     pub(super) async fn fill(
         &mut self,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         merge: &mut Merge,
     ) -> Result<(), ReadError> {
         let filled = self.fill_from(merge).await;
-        shared.doubt(&merge.doubts);
+        shared.damaged(&merge.damage);
         filled
     }
 

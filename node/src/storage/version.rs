@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::doubt::{Doubts, TokenRange};
 use super::manifest::edit::{LEVELS, TableMeta};
 use super::memtable::Memtable;
+use super::salvage::Damage;
 use super::table::{Table, TableError, Target};
 use crate::domain::key::Key;
 use crate::domain::object::Object;
@@ -180,8 +181,8 @@ pub(super) struct View {
 #[derive(Debug)]
 pub(super) struct Looked {
     pub(super) object: Option<Arc<Object>>,
-    /// Damage that was met on the way: what is in doubt now.
-    pub(super) damage: Vec<TokenRange>,
+    /// Damage that was met on the way.
+    pub(super) damage: Vec<Damage>,
 }
 
 impl View {
@@ -220,7 +221,7 @@ impl View {
 ///
 /// # Errors
 /// The error itself when it is none of the table's bytes, so that a later try may work.
-pub(super) fn damage(table: &Live, error: TableError) -> Result<TokenRange, TableError> {
+pub(super) fn damage(table: &Live, error: TableError) -> Result<Damage, TableError> {
     let tokens = match &error {
         TableError::Damaged { tokens, .. } => tokens.clone(),
         TableError::Missing(_) | TableError::Foreign { .. } => {
@@ -237,5 +238,6 @@ pub(super) fn damage(table: &Live, error: TableError) -> Result<TokenRange, Tabl
     let all = table.meta.tokens();
     let first = (*tokens.start()).clamp(all.first, all.last);
     let last = (*tokens.end()).clamp(all.first, all.last);
-    Ok(if first <= last { TokenRange { first, last } } else { all })
+    let range = if first <= last { TokenRange { first, last } } else { all };
+    Ok(Damage { range, level: table.meta.level, table: table.meta.id })
 }

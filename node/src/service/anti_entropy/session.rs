@@ -210,6 +210,7 @@ impl Session {
             others.push(self.testimonies(&peer, partition, keys).await?);
         }
         let mut tell = Vec::new();
+        replica.engine().salvaged().await;
         for (at, key) in keys.iter().enumerate() {
             let Known { object, doubtful } = replica.engine().known(key).await?;
             let Some(own) = object.filter(|_| doubtful) else { continue };

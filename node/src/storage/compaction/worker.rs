@@ -206,9 +206,10 @@ impl<'a, D: Device> Work<'a, D> {
 
     /// What was damaged is in doubt for reads at once, and in the manifest before the table goes.
     fn note_doubts(&mut self) {
-        if !self.merge.doubts.is_empty() {
-            self.store.shared.doubt(&self.merge.doubts);
-            self.doubts.extend(self.merge.doubts.drain(..).map(Change::Doubt));
+        if !self.merge.damage.is_empty() {
+            self.store.shared.damaged(&self.merge.damage);
+            let met = self.merge.damage.drain(..);
+            self.doubts.extend(met.map(|damage| Change::Doubt(damage.range)));
         }
     }
 
@@ -278,6 +279,9 @@ impl<'a, D: Device> Work<'a, D> {
         self.finish_table().await?;
         let added = std::mem::take(&mut self.finished);
         let changes = std::mem::take(&mut self.doubts);
+        if !changes.is_empty() {
+            self.store.shared.salvaged().await;
+        }
         self.store.install(Edit { added, removed, changes, flushed: None }).await?;
         Ok(())
     }

@@ -235,29 +235,59 @@ impl Shared {
         self.compaction.notify_one();
     }
 
-    /// Takes note that these ranges are in doubt.
-    pub(in crate::storage) fn doubt(&self, ranges: &[TokenRange]) {
+    /// Takes note that these ranges are in doubt. What was so before, and those that were not: the manifest hears of them by
+    /// [`end_salvage`](Self::end_salvage), which is to follow. `None`: all were.
+    pub(in crate::storage) fn doubt(
+        &self,
+        ranges: &[TokenRange],
+    ) -> Option<(Arc<Doubts>, Vec<TokenRange>)> {
         if ranges.is_empty() {
-            return;
+            return None;
         }
         let mut state = self.state();
         // Those that were in doubt before count again: what is lost now may have been minted since. Counted
         // under the lock, so that whoever sees the count sees the doubt too.
         self.damages.fetch_add(1, Ordering::AcqRel);
-        let mut doubts = Doubts::clone(&state.view.doubts);
+        let before = state.view.doubts.clone();
+        let (mut doubts, mut new) = (Doubts::clone(&before), Vec::new());
         for range in ranges {
             // What is about to leave the set must not leave it with this in it.
             if !doubts.covers(*range) || state.trusting > 0 {
                 event::note("range_doubted", range.first.0, range.last.0);
                 doubts.add(*range);
-                let change = DoubtChange { change: Change::Doubt(*range), done: None };
-                state.doubt_changes.push(change);
+                new.push(*range);
             }
         }
         state.set_doubts(doubts);
+        state.salvaging.extend(&new);
+        drop(state);
+        self.compaction.notify_one();
+        (!new.is_empty()).then_some((before, new))
+    }
+
+    /// What was written since the damage is kept: the manifest may hear that these ranges are in doubt.
+    pub(in crate::storage) fn end_salvage(&self, ranges: &[TokenRange]) {
+        let mut state = self.state();
+        for range in ranges {
+            if let Some(at) = state.salvaging.iter().position(|salvaging| salvaging == range) {
+                state.salvaging.swap_remove(at);
+            }
+            state.doubt_changes.push(DoubtChange { change: Change::Doubt(*range), done: None });
+        }
         drop(state);
         self.graveyard.bell.notify_one();
-        self.compaction.notify_one();
+        self.salvage_done.notify_waiters();
+    }
+
+    /// Completes when no salvage is under way.
+    pub(in crate::storage) async fn salvaged(&self) {
+        loop {
+            let done = self.salvage_done.notified();
+            if self.state().salvaging.is_empty() {
+                return;
+            }
+            done.await;
+        }
     }
 
     /// Asks the keeper to take `range` out of doubt; the receiver hears when that is durable. `None`: there is more
@@ -310,6 +340,7 @@ impl Shared {
                 doubts.add(range);
             }
         }
+        state.salvaging.iter().for_each(|range| doubts.add(*range));
         if state.view.doubts.ranges().iter().any(|range| !doubts.covers(*range)) {
             // Before anybody reads that it is so.
             self.trusts.fetch_add(1, Ordering::AcqRel);

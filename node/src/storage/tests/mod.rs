@@ -8,6 +8,7 @@ mod fsck;
 mod hints;
 mod identity;
 mod model;
+mod salvage;
 mod tables;
 
 use std::collections::BTreeMap;
