@@ -85,6 +85,8 @@ struct StorageStatus {
     memtable_bytes: Option<u64>,
     log_bytes: Option<u64>,
     stalled: Option<String>,
+    partitions: Option<u64>,
+    doubtful_partitions: Option<u64>,
 }
 
 pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
@@ -139,6 +141,11 @@ fn page(cluster: &Cluster, hints: &Hints, colours: bool) -> String {
     }
     if let Some(reason) = &storage.stalled {
         foot.push_str(&format!("\nits log takes no writes and is retried: {reason}"));
+    }
+    if let (Some(doubtful @ 1..), Some(all)) = (storage.doubtful_partitions, storage.partitions) {
+        foot.push_str(&format!(
+            "\ncompares what it holds with the other replicas: {doubtful} of {all} partitions are in doubt, and its answers to reads of them do not count"
+        ));
     }
     for owner in &hints.owners {
         let drain = owner.drain_s.map_or_else(String::new, |seconds| {
@@ -312,6 +319,17 @@ mod tests {
         let body = r#"{"storage":{"keys":1,"stalled":"/data/log-1: No space left on device"}}"#;
         let page = page(&serde_json::from_str(body).unwrap(), &Hints::default(), false);
         assert!(page.contains("takes no writes and is retried: /data/log-1: No space"), "{page}");
+    }
+
+    #[test]
+    fn a_node_in_doubt_says_how_far_it_is() {
+        let told = |storage: &str| {
+            let body = format!(r#"{{"storage":{{"keys":1,{storage}}}}}"#);
+            page(&serde_json::from_str(&body).unwrap(), &Hints::default(), false)
+        };
+        let page = told(r#""partitions":85,"doubtful_partitions":12"#);
+        assert!(page.contains("12 of 85 partitions are in doubt"), "{page}");
+        assert!(!told(r#""partitions":85,"doubtful_partitions":0"#).contains("doubt"));
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub async fn members(State(app): State<Arc<App>>) -> Json {
             }));
         }
     }
+    let (doubtful, partitions) = app.anti_entropy.progress();
     as_json(&json!({
         "cluster": app.config.cluster,
         "node": app.config.node,
@@ -63,6 +64,8 @@ pub async fn members(State(app): State<Arc<App>>) -> Json {
             "table_bytes": stats.table_bytes,
             "tables_stalled": stats.tables_stalled.as_deref(),
             "doubtful_ranges": stats.doubtful_ranges,
+            "partitions": partitions,
+            "doubtful_partitions": doubtful,
         },
         "requests_in_flight": app.in_flight(),
     }))

@@ -27,9 +27,10 @@ pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem>
         return Err(Problem::not_ready("it is starting or stopping"));
     }
     if !app.anti_entropy.is_settled() {
-        return Err(Problem::not_ready(
-            "it compares what it holds with the other replicas first: its data folder is new, restored or damaged",
-        ));
+        let (doubtful, partitions) = app.anti_entropy.progress();
+        return Err(Problem::not_ready(&format!(
+            "it compares what it holds with the other replicas first, {doubtful} of {partitions} partitions are to be done: its data folder is new, restored or damaged"
+        )));
     }
     match app.replica.engine().stats().stalled {
         None => Ok("ready\n"),

@@ -250,6 +250,12 @@ impl AntiEntropy {
         driver::doubtful(&self.shared.replica).into_iter().collect()
     }
 
+    /// Home partitions in doubt, and all of them.
+    pub fn progress(&self) -> (usize, usize) {
+        let replica = &self.shared.replica;
+        (driver::doubtful(replica).len(), replica.trees().partitions().count())
+    }
+
     /// Every home partition.
     pub fn stats(&self) -> Vec<PartitionStats> {
         let (shared, now) = (&self.shared, time::now());
