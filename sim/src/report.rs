@@ -30,6 +30,9 @@ pub struct Report {
     /// How long the replicas took to be equal after the last fault had ended; `None`: the run did not come so far.
     #[serde(default)]
     pub converged_ms: Option<u64>,
+    /// The period in which replicas compare what they hold.
+    #[serde(default)]
+    pub period_ms: u64,
 }
 
 /// How a run ended.
@@ -101,6 +104,7 @@ impl Report {
             requests: BTreeMap::new(),
             detector: Quality::default(),
             converged_ms: None,
+            period_ms: 0,
         }
     }
 

@@ -43,10 +43,15 @@ pub(super) const SAMPLE_MS: u64 = 1_000;
 /// pause between two attempts is at most a few seconds.
 pub(super) const DRAIN_MS: u64 = 30_000;
 
+/// The period in which replicas compare what they hold.
+pub(super) fn period_ms(plan: &Plan) -> u64 {
+    plan.settings.anti_entropy_ms.unwrap_or(ANTI_ENTROPY_MS)
+}
+
 /// How long the replicas may take until they are equal, after every node is ready: each pair compares each partition once in a
 /// period, after trees are built and hints are delivered, and looks again where a write was under way.
 pub(super) fn converge_ms(plan: &Plan) -> u64 {
-    plan.settings.anti_entropy_ms.unwrap_or(ANTI_ENTROPY_MS) + DRAIN_MS
+    period_ms(plan) + DRAIN_MS
 }
 
 /// The longest that a client of the plan waits, which is the most that a node lets a request take: how long a tombstone must be left

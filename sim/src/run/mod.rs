@@ -108,6 +108,7 @@ fn run_system(plan: &Plan, keeping: Keeping, system: Arc<dyn System>) -> (Report
         requests: requests(&driven.evidence),
         detector: Quality::measure(&driven.evidence),
         converged_ms: driven.converged_ms,
+        period_ms: budget::period_ms(plan),
     };
     let lines = match keeping {
         Keeping::Nothing => Vec::new(),

@@ -21,8 +21,8 @@ pub struct Summary {
     events: BTreeMap<String, Counter>,
     requests: BTreeMap<String, Outcomes>,
     detector: Quality,
-    /// How long replicas took to be equal, a run each.
-    converged_ms: Vec<u64>,
+    /// How long replicas took to be equal, a run each, by the period in which they compare what they hold.
+    converged_ms: BTreeMap<u64, Vec<u64>>,
     simulated_ms: u64,
     /// What each run is called, how long it took, and its digest.
     runs: BTreeMap<String, (u64, String)>,
@@ -68,7 +68,7 @@ impl Summary {
             self.requests.entry(asked.clone()).or_default().add(*outcomes);
         }
         self.detector.add(&report.detector);
-        self.converged_ms.extend(report.converged_ms);
+        self.converged_ms.entry(report.period_ms).or_default().extend(report.converged_ms);
         self.simulated_ms += report.simulated_ms;
         self.runs.insert(name.to_owned(), (report.real_ms, report.digest.clone()));
     }
@@ -133,21 +133,12 @@ impl Summary {
     }
 
     fn render_convergence(&self, page: &mut String) {
-        let mut sorted = self.converged_ms.clone();
-        sorted.sort_unstable();
-        let at = |percent: usize| {
-            sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
-        };
-        if let (Some(half), Some(most), Some(last)) = (at(50), at(99), sorted.last()) {
-            let seconds = |ms: &u64| *ms as f64 / 1e3;
-            let line = format!(
-                "\nequal      after the faults: p50 {:.1} s, p99 {:.1} s, slowest {:.1} s of {} runs",
-                seconds(half),
-                seconds(most),
-                seconds(last),
-                sorted.len(),
-            );
-            put(page, &line);
+        let all: Vec<u64> = self.converged_ms.values().flatten().copied().collect();
+        let Some(times) = times_to_be_equal(all) else { return };
+        put(page, &format!("\nequal      after the faults: {times}"));
+        for (period_ms, times) in self.converged_ms.iter().filter(|_| self.converged_ms.len() > 1) {
+            let Some(times) = times_to_be_equal(times.clone()) else { continue };
+            put(page, &format!("           {:>5.1} s a period: {times}", *period_ms as f64 / 1e3));
         }
     }
 
@@ -203,6 +194,16 @@ fn row<const N: usize>(name: &str, cells: [&str; N]) -> String {
 
 fn put(page: &mut String, line: &str) {
     writeln!(page, "{line}").expect("a string takes all that is written to it");
+}
+
+/// In words; `None`: there are none.
+fn times_to_be_equal(mut ms: Vec<u64>) -> Option<String> {
+    ms.sort_unstable();
+    let at = |percent: usize| ms.get((ms.len() * percent / 100).min(ms.len().saturating_sub(1)));
+    let seconds = |ms: &u64| *ms as f64 / 1e3;
+    let (half, most, last) = (seconds(at(50)?), seconds(at(99)?), seconds(ms.last()?));
+    let runs = ms.len();
+    Some(format!("p50 {half:.1} s, p99 {most:.1} s, slowest {last:.1} s of {runs} runs"))
 }
 
 #[cfg(test)]
