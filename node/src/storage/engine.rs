@@ -263,7 +263,7 @@ impl Engine {
         self.shared.view().doubts.ranges().to_vec()
     }
 
-    /// Completes when all that is in doubt by now and was written since the damage is kept as fresh, under the owner [`ITSELF`]: only then
+    /// Completes when all that is in doubt by now and was written since the damage is kept as fresh, under the owner [`ITSELF`](super::ITSELF): only then
     /// may what is in doubt be settled.
     pub async fn salvaged(&self) {
         self.shared.salvaged().await;
