@@ -394,8 +394,10 @@ fn start_forgetting(
         quiet: quiet(Duration::from_millis(config.timeouts.request_max_ms)),
         ask_timeout: CALLS,
     };
+    // Every member hears of each raise, so the more there are the less often each may.
+    let many = 1 + cluster.ring().members().len() as u32 / 16;
     let pace = Pace {
-        least: Forgetting::look(options.quiet),
+        least: Forgetting::look(options.quiet) * many,
         most: Duration::from_millis(config.anti_entropy.period_ms),
     };
     let generation = Generation::new(replica.engine().clone(), gossip.clone(), pace);

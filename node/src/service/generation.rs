@@ -10,7 +10,8 @@
 //! - once a period, if anything was written since it last rose: a copy that is older than that, and lacks acked writes, is found
 //!   out as long as some live member has heard of what came after it.
 //!
-//! A raise costs one small file, two syncs and a rename, and some 150 bytes of gossip a member; questions that come together share one.
+//! A raise costs one small file, two syncs and a rename, and some 150 bytes of gossip to each member; questions that come together share
+//! one, and in large clusters it rises less often.
 
 use std::sync::Arc;
 use std::time::Duration;
