@@ -303,20 +303,18 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`]; nothing changed.
     pub async fn store(&self, key: &Key, object: Arc<Object>) -> Result<Ticket, ReplicaError> {
-        Ok(self.merge(key, object, Some(time::now())).await?.1)
+        let (_, ticket) = self.merge(key, object, Some(time::now())).await?;
+        // Of what changes nothing it is confirmed that it is durable.
+        Ok(ticket.unwrap_or_else(|| self.engine.barrier()))
     }
 
-    /// [`store`](Self::store) of what came in an exchange, so that no other replica is about to hear of it; and
-    /// what the key holds now.
+    /// Merges what came in an exchange, so that no other replica is about to hear of it, and returns what the key holds now. Nobody waits
+    /// until it is durable: it soon is, and a crash before that leaves it to the next exchange.
     ///
     /// # Errors
-    /// As it.
-    pub async fn heal(
-        &self,
-        key: &Key,
-        object: Arc<Object>,
-    ) -> Result<(Arc<Object>, Ticket), ReplicaError> {
-        self.merge(key, object, None).await
+    /// [`ReplicaError`]; nothing changed.
+    pub async fn heal(&self, key: &Key, object: Arc<Object>) -> Result<Arc<Object>, ReplicaError> {
+        Ok(self.merge(key, object, None).await?.0)
     }
 
     async fn merge(
@@ -324,7 +322,7 @@ impl Replica {
         key: &Key,
         object: Arc<Object>,
         recent_at: Option<Instant>,
-    ) -> Result<(Arc<Object>, Ticket), ReplicaError> {
+    ) -> Result<(Arc<Object>, Option<Ticket>), ReplicaError> {
         self.engine.room().await;
         let mut since = self.lock(key).await;
         // What is merged with less than was confirmed stays in doubt.
@@ -341,7 +339,7 @@ impl Replica {
                 let mut state = state.unwrap_or_default();
                 let changed = Arc::make_mut(&mut state).merge_under(policy, &object);
                 if !self.prune(key, &mut state) && !changed {
-                    return Ok((state, self.engine.barrier()));
+                    return Ok((state, None));
                 }
                 state
             }
@@ -349,7 +347,7 @@ impl Replica {
         self.learn(key, &mut since, before.as_deref(), &merged);
         let ticket =
             self.trees.put(&self.engine, key, before.as_deref(), merged.clone(), recent_at)?;
-        Ok((merged, ticket))
+        Ok((merged, Some(ticket)))
     }
 
     /// What is kept of `key` for others.

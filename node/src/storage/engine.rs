@@ -33,6 +33,9 @@ pub(super) const LOCK: &str = "lock";
 /// Entries of the memtable that one hold of the lock copies at most while a scan runs.
 const SCAN_STEP: usize = 256;
 
+/// More than this is not pending for the sake of puts that nobody waits for.
+const QUIET_BYTES_MAX: usize = 8 << 20;
+
 /// What a replica knows under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
@@ -334,7 +337,16 @@ impl Engine {
     /// # Errors
     /// [`WriteError`]: nothing changed.
     pub fn put(&self, key: &Key, object: Arc<Object>) -> Result<Ticket, WriteError> {
-        self.shared.put(key, object)
+        self.shared.put(key, object, true)
+    }
+
+    /// [`put`](Self::put) of what nobody waits for: it is written with the next batch that somebody waits for, or by itself within a tenth of
+    /// a second, so that much of it costs few syncs. A [`barrier`](Self::barrier) covers it.
+    ///
+    /// # Errors
+    /// As of `put`, and nobody hears of an error later: a crash before it is durable undoes it.
+    pub fn put_soon(&self, key: &Key, object: Arc<Object>) -> Result<Ticket, WriteError> {
+        self.shared.put(key, object, false)
     }
 
     /// Forgets what is under `key`: an empty object takes its place, in the log, in memory and in tables, so that
@@ -344,7 +356,7 @@ impl Engine {
     /// # Errors
     /// As [`put`](Self::put): nothing changed.
     pub fn remove(&self, key: &Key) -> Result<Ticket, WriteError> {
-        self.shared.put(key, Arc::new(Object::new()))
+        self.shared.put(key, Arc::new(Object::new()), true)
     }
 
     /// Merges `object` into what is kept for the member `owner` under `key`. It is kept, over restarts
@@ -419,6 +431,18 @@ impl Engine {
             if self.stats().hints == 0 {
                 return Ok(dropped);
             }
+        }
+    }
+
+    /// Completes at once unless a lot waits to be written: then when all of that is. For who puts much [that nobody waits
+    /// for](Self::put_soon), so that others find room.
+    ///
+    /// # Errors
+    /// [`WriteError::Closed`].
+    pub async fn caught_up(&self) -> Result<(), WriteError> {
+        match self.shared.pending_bytes() > QUIET_BYTES_MAX {
+            true => self.synced().await,
+            false => Ok(()),
         }
     }
 

@@ -128,6 +128,8 @@ struct State {
     open: Batch,
     /// So many of its records are awaited by somebody.
     awaited: u32,
+    /// There are puts in it that nobody awaited when they came.
+    quiet_puts: bool,
     /// So many were in the batch before.
     awaited_before: u32,
     /// When its first record came.
@@ -169,6 +171,7 @@ impl Shared {
             salvaging: Vec::new(),
             trusting: 0,
             awaited: 0,
+            quiet_puts: false,
             awaited_before: 0,
             open: Batch::new(durable + 1, BytesMut::new()),
             opened_at: Instant::default(),
@@ -203,11 +206,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts a write, or changes nothing.
+    /// Accepts a write, or changes nothing. `awaited`: somebody waits until it is durable.
     pub(super) fn put(
         self: &Arc<Self>,
         key: &Key,
         object: Arc<Object>,
+        awaited: bool,
     ) -> Result<Ticket, WriteError> {
         let mut state = self.state();
         let bytes_max = record_bytes_max(key, &object);
@@ -216,7 +220,8 @@ impl Shared {
             self.graveyard.bell.notify_one();
         }
         let push = |out: &mut BytesMut| Record::encode_put(key, &object, out);
-        let ring = state.push(bytes_max, true, &self.options, push);
+        let ring = state.push(bytes_max, awaited, &self.options, push);
+        state.quiet_puts |= !awaited;
         state.memtable.insert(key, object);
         Ok(self.pushed(state, ring))
     }
@@ -231,10 +236,23 @@ impl Shared {
         Ticket { shared: self.clone(), batch }
     }
 
-    /// A ticket for all that was accepted so far.
+    /// A ticket for all puts that were accepted so far.
     pub(super) fn barrier(self: &Arc<Self>) -> Ticket {
-        let state = self.state();
-        Ticket { shared: self.clone(), batch: state.awaited_through() }
+        let mut state = self.state();
+        let batch = if state.quiet_puts { state.open.number } else { state.awaited_through() };
+        // Now somebody waits for them.
+        let ring = state.quiet_puts && state.awaited == 0;
+        state.awaited += u32::from(ring);
+        drop(state);
+        if ring {
+            self.work.notify_one();
+        }
+        Ticket { shared: self.clone(), batch }
+    }
+
+    /// Bytes that were accepted and are not durable yet.
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.state().pending_bytes
     }
 
     /// Completes once all that was accepted so far is synced, under either policy, awaited by somebody or not.

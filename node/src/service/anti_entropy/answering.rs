@@ -93,7 +93,7 @@ impl Answering {
         roots.iter().map(&mut compare).collect()
     }
 
-    /// Merges what was put, durably, and reads what is wanted.
+    /// Merges what was put, and reads what is wanted.
     async fn objects(
         &self,
         head: RequestHead,
@@ -104,17 +104,14 @@ impl Answering {
         let engine = self.replica.engine();
         let tokens = self.replica.trees().with(partition, |holding| holding.section().tokens());
         let doubts = tokens.map_or_else(Vec::new, |tokens| scan::doubts_of(engine, tokens));
-        let (mut objects, mut tickets, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut objects, mut bytes) = (Vec::new(), 0);
+        engine.caught_up().await?;
         for (key, object) in put {
-            let (merged, ticket) = self.replica.heal(&key, object.clone()).await?;
-            tickets.push(ticket);
+            let merged = self.replica.heal(&key, object.clone()).await?;
             if merged != object && !scan::is_doubtful(&doubts, key.token()) {
                 bytes += key.size_bytes() + merged.size_bytes();
                 objects.push((key, merged));
             }
-        }
-        for ticket in tickets {
-            ticket.durable().await?;
         }
         let mut looked_at = 0;
         for key in get {

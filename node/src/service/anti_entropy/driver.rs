@@ -196,7 +196,7 @@ fn ranges(replica: &Replica, partitions: &[u32]) -> Vec<TokenRange> {
 
 /// Takes `ranges` out of doubt, once what exchanges brought is durable.
 async fn trust(engine: Engine, ranges: Vec<TokenRange>, damages: u64) {
-    if engine.barrier().durable().await.is_err() {
+    if engine.synced().await.is_err() {
         return;
     }
     let trusted = future::join_all(ranges.iter().map(|range| engine.trust(*range, damages))).await;

@@ -185,16 +185,13 @@ impl Session {
         done.map(|()| exchange.summary())
     }
 
-    /// Merges what came, durably.
+    /// Merges what came.
     async fn merge(&self, objects: Vec<(Key, Arc<Object>)>) -> Result<(), SessionError> {
-        let mut tickets = Vec::with_capacity(objects.len());
+        let replica = &self.shared.replica;
+        replica.engine().caught_up().await.map_err(ReplicaError::from)?;
         for (key, object) in objects {
-            let (_, ticket) = self.shared.replica.heal(&key, object).await?;
+            replica.heal(&key, object).await?;
             event::note("object_healed", key.token().0, u64::from(self.with.0));
-            tickets.push(ticket);
-        }
-        for ticket in tickets {
-            ticket.durable().await.map_err(ReplicaError::from)?;
         }
         Ok(())
     }

@@ -151,7 +151,7 @@ impl Trees {
     }
 
     /// Puts `new` (empty: nothing) in the place of `old` in `engine` and in the tree. The caller holds the key's lock and has read
-    /// `old` under it. `recent_at`: when, if other replicas may be about to hear of it.
+    /// `old` under it. `recent_at`: when, if other replicas may be about to hear of it; if not, nobody waits for it either.
     ///
     /// # Errors
     /// As [`Engine::put`]: nothing changed.
@@ -163,12 +163,16 @@ impl Trees {
         new: Arc<Object>,
         recent_at: Option<Instant>,
     ) -> Result<Ticket, WriteError> {
+        let put = |object| match recent_at {
+            Some(_) => engine.put(key, object),
+            None => engine.put_soon(key, object),
+        };
         if self.holdings.is_empty() {
-            return engine.put(key, new);
+            return put(new);
         }
         let digests = (old.map(Object::digest), (!new.is_empty()).then(|| new.digest()));
         let holding = self.lock(self.partition_of(key.token()));
-        let ticket = engine.put(key, new.clone())?;
+        let ticket = put(new.clone())?;
         self.note(key, &new);
         if let Some(mut holding) = holding {
             holding.change(key, digests, recent_at);

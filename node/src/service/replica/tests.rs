@@ -107,6 +107,39 @@ fn a_merge_that_changes_nothing_waits_for_what_it_confirms() {
         .unwrap();
 }
 
+/// What an exchange brought is written when it suits, so it must be on disk before somebody is told that a replica has it.
+#[test]
+fn a_write_that_an_exchange_brought_first_is_confirmed_when_it_is_durable() {
+    let test = async {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let other = Engine::open(elsewhere.path(), "test", Options::default()).await.unwrap();
+        let minting = Replica::start(other.clone(), rules()).await.unwrap();
+        let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
+        let replica = Replica::start(engine.clone(), rules()).await.unwrap();
+        let key = Key::new("b", "k").unwrap();
+        for value in ["1", "2", "3"] {
+            let minted = minting.write(&key, intent(value)).await.unwrap().object;
+            let records = engine.stats().records;
+            let held = replica.heal(&key, minted.clone()).await.unwrap();
+            assert_eq!(held.digest(), minted.digest());
+            assert_eq!(engine.stats().records, records, "nobody waits, so nothing is written yet");
+            replica.store(&key, minted).await.unwrap().durable().await.unwrap();
+            assert_eq!(engine.stats().records, records + 1);
+        }
+        // By itself it comes soon.
+        let minted = minting.write(&key, intent("4")).await.unwrap().object;
+        replica.heal(&key, minted).await.unwrap();
+        engine.synced().await.unwrap();
+        assert_eq!(engine.stats().records, 4);
+        engine.close().await.unwrap();
+        other.close().await.unwrap();
+    };
+    task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))
+        .unwrap()
+        .unwrap();
+}
+
 #[test]
 fn a_state_that_damage_made_doubtful_is_minted_on_with_an_actor_younger_than_that() {
     let test = async {

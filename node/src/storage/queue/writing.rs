@@ -165,6 +165,7 @@ impl State {
     pub(super) fn take_open(&mut self) -> Batch {
         let next = Batch::new(self.open.number + 1, std::mem::take(&mut self.spare));
         self.awaited_before = std::mem::take(&mut self.awaited);
+        self.quiet_puts = false;
         std::mem::replace(&mut self.open, next)
     }
 }
