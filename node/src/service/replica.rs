@@ -254,7 +254,7 @@ impl Replica {
         key: &Key,
         digest: u64,
         in_doubt: bool,
-        object: Arc<Object>,
+        mut object: Arc<Object>,
     ) -> Result<bool, ReplicaError> {
         self.engine.room().await;
         let mut since = self.lock(key).await;
@@ -265,6 +265,8 @@ impl Replica {
         if doubtful != in_doubt {
             return Ok(false);
         }
+        // As every object that is held: one that is not would be pruned by the others alone, who bring nothing that it lacks.
+        self.prune(key, &mut object);
         self.learn(key, &mut since, Some(&before), &object);
         // The ticket is of no use: who needs it to be durable waits for a barrier.
         drop(self.trees.put(&self.engine, key, Some(&before), object, None)?);

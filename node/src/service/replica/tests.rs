@@ -243,6 +243,38 @@ fn what_is_forgotten_is_what_was_proven_and_leaves_no_state() {
         .unwrap();
 }
 
+/// Seed 90004261: a settled object was held as it came, so that it never became equal to what the others had pruned.
+#[test]
+fn what_is_settled_is_pruned_as_all_that_is_held() {
+    let test = async {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
+        let few = crate::domain::object::pruning::Pruning { actors_max: 2, age_s: 0 };
+        let policies = Policies::default().with_pruning(few);
+        let replica = Replica::start(engine.clone(), WriteRules { policies, ..rules() }).await;
+        let (replica, key) = (replica.unwrap(), Key::new("b", "k").unwrap());
+        let own = replica.write(&key, intent("1")).await.unwrap().object;
+        let mut vouched = Object::new();
+        for n in 0..6 {
+            let actor = Actor { node: crate::domain::causality::NodeId(n), epoch: 1 };
+            let content = Content::Value(Bytes::from_static(b"2"));
+            let dot = Dot { actor, counter: 1 };
+            let sibling = Sibling { dot, content, written_at_ms: 9_000, expires_at_ms: None };
+            let seen = vouched.context().clone();
+            vouched.write(&seen, sibling);
+        }
+        engine.doubt_all().await.unwrap();
+        assert!(replica.settle(&key, own.digest(), Arc::new(vouched.clone())).await.unwrap());
+        let held = replica.read(&key).await.unwrap().object.unwrap();
+        assert_eq!(held.siblings(), vouched.siblings());
+        assert_eq!(held.context().len(), 3, "the live one and two more: {held:?}");
+        engine.close().await.unwrap();
+    };
+    task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))
+        .unwrap()
+        .unwrap();
+}
+
 /// Seed 83000759: a key was forgotten, a client wrote it at another replica with a token of long before, and the actor that this
 /// token brought back here was gone on with, so that a token of shortly before covered the new write.
 #[test]
