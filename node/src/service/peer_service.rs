@@ -60,7 +60,7 @@ impl Handler for PeerService {
                 let replica = self.replica.clone();
                 Handled::Later(Box::pin(async move {
                     match replica.store(&key, object).await {
-                        Ok(ticket) => stored(head, ticket.ackable()).await,
+                        Ok(ticket) => stored(head, ticket.ackable_here()).await,
                         Err(error) => refused(&error),
                     }
                 }))

@@ -21,7 +21,8 @@ use super::snapshot::{Page, Snapshot};
 use super::stats::Stats;
 use super::store::Store;
 use super::table::BlockCache;
-use super::{Options, compaction, flush, writer};
+use super::writer::{self, Pen};
+use super::{Options, compaction, flush};
 use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::runtime::fs::{self, FileLock};
@@ -116,9 +117,11 @@ impl Engine {
         let (store, identity_file) = (Arc::new(store), engine.identity_file.clone());
         let keeper = task::spawn(keep(store.clone()));
         let compactor = task::spawn(compact(store.clone()));
+        let pen = Pen::new(log);
+        shared.set_pen(Box::new(pen.clone()));
         // Detached: it ends with the engine, and says so.
         drop(task::spawn(async move {
-            writer::run(&shared, log).await;
+            writer::run(&shared, &pen).await;
             shared.writer_gone();
             // Both end soon once the end was asked for; an error says that the process ends.
             let _ended = keeper.await;

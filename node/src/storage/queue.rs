@@ -20,14 +20,14 @@ mod writing;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
 pub(super) use self::reading::{Near, Step};
 pub(super) use self::sealing::{Chore, DoubtChange};
-pub(super) use self::writing::Written;
+pub(super) use self::writing::{Next, WriteHere, Written};
 use super::doubt::TokenRange;
 use super::error::WriteError;
 use super::hints::Hints;
@@ -45,7 +45,7 @@ use crate::runtime::time::{self, Instant};
 /// Waiters of batch n wait on bell n modulo this.
 const BELLS: usize = 8;
 
-/// A write on its way to the disk. Dropping it is fine: the write goes on.
+/// A write that goes to the disk as soon as somebody waits for it. Dropping it is fine: the write goes on.
 #[derive(Debug, Clone)]
 #[must_use = "a write is not durable before its ticket says so"]
 pub struct Ticket {
@@ -66,6 +66,19 @@ impl Ticket {
         }
     }
 
+    /// [`ackable`](Self::ackable), for a task that has nothing else to do meanwhile: if nobody writes the log at
+    /// the moment, this task does, and goes on two hops between threads sooner. Futures that share
+    /// the task wait as long.
+    ///
+    /// # Errors
+    /// As of [`ackable`](Self::ackable).
+    pub async fn ackable_here(self) -> Result<(), WriteError> {
+        if self.shared.options.sync == SyncPolicy::Always {
+            self.shared.write_here(self.batch);
+        }
+        self.ackable().await
+    }
+
     /// Completes when the write is on disk and synced, whatever the policy. Who forgets another copy
     /// for the sake of this one waits for this: the other was acked long ago, and no policy allows to
     /// lose it. While the disk fails it waits, as long as the caller does.
@@ -74,6 +87,13 @@ impl Ticket {
     /// [`WriteError::Closed`]: the engine was closed first, and the write may be lost.
     pub async fn durable(self) -> Result<(), WriteError> {
         self.shared.synced(self.batch).await
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // Nobody may have waited for it.
+        self.shared.ring_for(self.batch);
     }
 }
 
@@ -92,8 +112,12 @@ pub(super) struct Shared {
     /// The folder may belong to somebody else.
     ended: AtomicBool,
     bells: [Notify; BELLS],
-    /// Rung for the writer: a batch was begun, filled or grew to its target, or the end was asked for.
+    /// Rung for the writer: a batch was filled or grew to its target, somebody waits for it, or the end was asked for.
     work: Notify,
+    /// The last batch that it was rung for because somebody waits.
+    rung: AtomicU64,
+    /// Writes the log in the task that waits for it.
+    pen: OnceLock<Box<dyn WriteHere>>,
     /// Files to remove. Its bell is rung for the keeper as well when a memtable was sealed, something
     /// is in doubt, or the end was asked for.
     graveyard: Arc<Graveyard>,
@@ -193,6 +217,8 @@ impl Shared {
             ended: AtomicBool::new(false),
             bells: Default::default(),
             work: Notify::new(),
+            rung: AtomicU64::new(durable),
+            pen: OnceLock::new(),
             graveyard: contents.graveyard,
             compaction: Notify::new(),
             salvage_done: Notify::new(),
@@ -241,12 +267,8 @@ impl Shared {
         let mut state = self.state();
         let batch = if state.quiet_puts { state.open.number } else { state.awaited_through() };
         // Now somebody waits for them.
-        let ring = state.quiet_puts && state.awaited == 0;
-        state.awaited += u32::from(ring);
+        state.awaited += u32::from(state.quiet_puts && state.awaited == 0);
         drop(state);
-        if ring {
-            self.work.notify_one();
-        }
         Ticket { shared: self.clone(), batch }
     }
 
@@ -280,6 +302,7 @@ impl Shared {
             if written {
                 return Err(WriteError::Closed);
             }
+            self.ring_for(batch);
             rung.await;
         }
     }
@@ -400,8 +423,9 @@ impl State {
         self.pending_bytes += bytes;
         self.logged_bytes += bytes as u64;
         self.awaited += u32::from(awaited);
-        let reached = awaited && (self.awaited == 1 || self.awaited == self.target);
-        filled || self.open.records == 1 || reached
+        // Who waits for it rings once more.
+        let timed = !awaited || options.sync != SyncPolicy::Always;
+        filled || timed && self.open.records == 1 || awaited && self.awaited == self.target
     }
 
     /// The last batch that holds what somebody may wait for: the open one, else the one before,

@@ -246,6 +246,8 @@ impl Life {
     }
 
     async fn wait(&self, (ticket, place): (Ticket, (u32, usize))) -> Result<(), String> {
+        // As a replica does for another node: the waiting task writes the log if nobody else does.
+        ticket.clone().ackable_here().await.map_err(|e| e.to_string())?;
         ticket.durable().await.map_err(|e| e.to_string())?;
         lock(&self.diary).durable(place);
         Ok(())

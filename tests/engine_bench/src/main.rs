@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo run --release --manifest-path tests/engine_bench/Cargo.toml            the table
+//! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- synced  one writer that syncs each put, in short turns
 //! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- memory  2,000,000 pairs: resident memory
 //! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- reopen  after a crash with a full log
 //! ```
@@ -15,6 +16,7 @@ mod data;
 mod peer;
 mod rows;
 mod starling_side;
+mod synced;
 mod uses;
 
 use std::path::PathBuf;
@@ -46,6 +48,8 @@ struct Args {
 
 #[derive(Subcommand, Clone, Copy)]
 enum Command {
+    /// One writer that syncs each put: both take turns of a tenth of a second, since disks have moods.
+    Synced,
     /// Resident memory with four times as many pairs.
     Memory,
     /// The time to open a folder whose process was killed with a full log.
@@ -63,6 +67,7 @@ fn main() {
     std::fs::create_dir_all(&args.folder).expect("the folder can be made");
     match args.command {
         None => rows::run(&args.folder, args.pairs, args.rounds),
+        Some(Command::Synced) => synced::run(&args.folder),
         Some(Command::Memory) => uses::memory(&args.folder, args.pairs * 4),
         Some(Command::Reopen) => uses::reopen(&args.folder),
         Some(Command::FillAndHang) => uses::fill_and_hang(&args.folder),

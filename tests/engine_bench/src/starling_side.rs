@@ -44,7 +44,7 @@ pub async fn put(engine: &Engine, name: &str, value: Bytes, counter: u64) {
     object.write(&CausalContext::new(), sibling);
     engine.room().await;
     let ticket = engine.put(&key, Arc::new(object)).expect("the disk takes it");
-    ticket.ackable().await.expect("the engine is open");
+    ticket.ackable_here().await.expect("the engine is open");
 }
 
 pub async fn get(engine: &Engine, name: &str) -> Option<Arc<Object>> {

@@ -3,6 +3,7 @@
 //! [`Log::write`] appends to the open segment, or gives birth to a new one: when the batch doesn't
 //! fit, and after any failure. See the rules in the [parent](super).
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use crate::runtime::fs::{self, File, OpenMode};
 use crate::runtime::rng::{self, Rng};
 
 /// How segments get onto the disk. A trait only so that tests can fail and delay it.
-pub(in crate::storage) trait Device: Send + Sync + 'static {
+pub(in crate::storage) trait Device: fmt::Debug + Send + Sync + 'static {
     /// Makes the file at `path` with `data` in it. Data and name are durable when it succeeds.
     fn create(&self, path: &Path, data: Bytes) -> impl Future<Output = io::Result<File>> + Send;
 

@@ -1,8 +1,10 @@
-//! The writer task's side of the shared state: which batch is next, and when; and what came of it.
+//! The writer's side of the shared state: which batch is next, and when; and what came of it.
 //!
 //! A writer that is alone never waits. Once the batch before held much, the next one gathers company for a moment, but not
 //! until the last of those has come back: the slowest would hold up the others.
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -21,32 +23,82 @@ const SPARE_BYTES_MAX: usize = 1 << 20;
 const RIDE_MAX: Duration = Duration::from_millis(100);
 
 /// What the writer does next.
-enum Next {
+#[derive(Debug)]
+pub(in crate::storage) enum Next {
     Write(Batch),
     WaitUntil(Instant),
     Wait,
     End,
 }
 
-/// The writer task's side.
+/// Writes a batch in the task that waits for it, see [`Ticket::ackable_here`](super::Ticket::ackable_here).
+pub(in crate::storage) trait WriteHere: fmt::Debug + Send + Sync {
+    /// Writes `batch` if it is the next one and nobody writes. Otherwise others do.
+    fn write_here(&self, shared: &Arc<Shared>, batch: u64);
+}
+
+/// The writer's side.
 impl Shared {
-    /// The next batch to write, when it is time to; `None`: all is written and the end was asked
-    /// for.
-    pub(in crate::storage) async fn next_batch(&self) -> Option<Batch> {
-        let mut gather_until = None;
-        loop {
-            let next = self.state().next(&self.options, &mut gather_until);
-            match next {
-                Next::Write(batch) => return Some(batch),
-                Next::End => return None,
-                Next::Wait => self.work.notified().await,
-                // Whichever comes first, the next round finds out.
-                Next::WaitUntil(deadline) => tokio::select! {
-                    biased;
-                    () = self.work.notified() => {}
-                    () = time::sleep_until(deadline) => {}
-                },
-            }
+    /// The next batch to write, when it is time to. Who asks holds the log.
+    pub(in crate::storage) fn next(&self, gather_until: &mut Option<Instant>) -> Next {
+        self.state().next(&self.options, gather_until)
+    }
+
+    /// Waits for what may change the answer of [`next`](Self::next).
+    pub(in crate::storage) async fn work(&self, until: Option<Instant>) {
+        match until {
+            None => self.work.notified().await,
+            // Whichever comes first, the next round finds out.
+            Some(deadline) => tokio::select! {
+                biased;
+                () = self.work.notified() => {}
+                () = time::sleep_until(deadline) => {}
+            },
+        }
+    }
+
+    /// Somebody waits for `batch`: the writer hears of the first one.
+    pub(super) fn ring_for(&self, batch: u64) {
+        let durable = self.durable.load(Ordering::Acquire) >= batch;
+        if !durable && self.rung.fetch_max(batch, Ordering::AcqRel) < batch {
+            self.work.notify_one();
+        }
+    }
+
+    /// `pen` writes for those who wait here, too.
+    pub(in crate::storage) fn set_pen(&self, pen: Box<dyn WriteHere>) {
+        assert!(self.pen.set(pen).is_ok(), "an engine has one log");
+    }
+
+    /// Writes `batch` in this task if it is the next one and nobody writes.
+    pub(super) fn write_here(self: &Arc<Self>, batch: u64) {
+        if self.durable.load(Ordering::Acquire) < batch
+            && let Some(pen) = self.pen.get()
+        {
+            pen.write_here(self, batch);
+        }
+    }
+
+    /// The open batch, if it is `batch`, the next one, and gathers no company. Who asks holds the log.
+    pub(in crate::storage) fn take_alone(&self, batch: u64) -> Option<Batch> {
+        let mut state = self.state();
+        let next = state.open.number == batch && state.open.records > 0 && state.full.is_empty();
+        let alone = state.awaited_before < COMPANY_MIN && state.stats.stalled.is_none();
+        (next && alone && !state.closing).then(|| state.take_open())
+    }
+
+    /// It could not be written, and the end was asked for: the writer gives up with it.
+    pub(in crate::storage) fn give_back(&self, batch: Batch) {
+        self.state().full.push_front(batch);
+    }
+
+    /// Nobody holds the log any more: the writer hears of what came meanwhile.
+    pub(in crate::storage) fn laid_down(&self) {
+        let state = self.state();
+        let left = !state.full.is_empty() || state.open.records > 0 || state.closing;
+        drop(state);
+        if left {
+            self.work.notify_one();
         }
     }
 

@@ -10,7 +10,7 @@ use crate::storage::log::append::{Device, Disk};
 use crate::storage::{SyncPolicy, WriteError};
 
 /// What the test does to the disk. Clones share it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Flaky {
     script: Arc<Mutex<Script>>,
     /// Each write takes one permit; without one it hangs.
@@ -19,7 +19,7 @@ struct Flaky {
 
 const PLENTY: usize = 1 << 20;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Script {
     /// So many of the next writes fail.
     failing: u32,
@@ -145,6 +145,7 @@ fn a_failed_sync_stalls_and_the_batch_goes_to_another_file() {
         // The append fails, and so do two births after it.
         disk.fail(3);
         let ticket = engine.put(&key(2), object("two")).unwrap();
+        drop(ticket.clone());
         until(|| engine.stats().stalled.is_some()).await;
         let refused = engine.put(&key(3), object("three")).unwrap_err();
         assert!(matches!(&refused, WriteError::Stalled { reason } if reason.contains("log-")));
@@ -161,6 +162,48 @@ fn a_failed_sync_stalls_and_the_batch_goes_to_another_file() {
         assert_eq!(contents(&open(crashed.path(), plain()).await).await, expected);
         engine.close().await.unwrap();
         assert_eq!(contents(&open(dir.path(), plain()).await).await, expected);
+    });
+}
+
+#[test]
+fn who_waits_here_may_go_away_while_the_batch_is_written() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let engine = open_on(&disk, dir.path(), plain()).await;
+        disk.allow(0);
+        let first = engine.put(&key(1), object("one")).unwrap();
+        let kept = first.clone();
+        // It is written in this task, as far as that goes without waiting.
+        assert!(time::timeout(Duration::from_millis(5), first.ackable_here()).await.is_err());
+        let second = engine.put(&key(2), object("two")).unwrap();
+        let third = engine.put(&key(3), object("three")).unwrap();
+        drop(third);
+        disk.allow(1);
+        kept.durable().await.unwrap();
+        assert!(!is_durable(&second).await);
+        // What came meanwhile is written by whoever comes first; one writes at a time.
+        disk.allow(1);
+        second.ackable_here().await.unwrap();
+        drop(engine.put(&key(4), object("four")).unwrap());
+        disk.allow(PLENTY);
+        engine.close().await.unwrap();
+        assert_eq!(contents(&open(dir.path(), plain()).await).await.len(), 4);
+    });
+}
+
+#[test]
+fn who_waits_here_for_a_disk_that_fails_hears_of_it_when_the_engine_is_closed() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let engine = open_on(&disk, dir.path(), plain()).await;
+        put(&engine, 1, "one").await;
+        disk.fail(u32::MAX);
+        let ticket = engine.put(&key(2), object("two")).unwrap();
+        let waiting = crate::runtime::task::spawn(ticket.ackable_here());
+        until(|| engine.failures() >= 2).await;
+        assert!(matches!(engine.close().await, Err(WriteError::Stalled { .. })));
+        assert_eq!(waiting.await.unwrap(), Err(WriteError::Closed));
+        assert_eq!(contents(&open(dir.path(), plain()).await).await.len(), 1);
     });
 }
 
@@ -214,6 +257,7 @@ fn closing_a_stalled_engine_says_what_is_lost_and_lets_go() {
         put(&engine, 1, "one").await;
         disk.fail(u32::MAX);
         let ticket = engine.put(&key(2), object("two")).unwrap();
+        drop(ticket.clone());
         until(|| engine.stats().stalled.is_some()).await;
         assert!(matches!(engine.close().await, Err(WriteError::Stalled { .. })));
         assert_eq!(ticket.durable().await, Err(WriteError::Closed));
