@@ -27,15 +27,15 @@ pub fn root(tree: Option<&Tree>, asked: Root, room: &mut usize) -> Verdict {
     if tree.root() == asked.root {
         return Verdict::Equal;
     }
-    let to = first_step(tree.bits(), asked.bits);
+    let to = first_step(tree.depth(), asked.bits);
     let hashes = if *room >= 1 << to { tree.children(0, 0, to) } else { None };
     let hashes = hashes.unwrap_or_default();
     *room -= hashes.len();
-    Verdict::Differs { bits: tree.bits(), hashes }
+    Verdict::Differs { bits: tree.depth(), hashes }
 }
 
 /// The level to which an exchange goes down first, between trees so deep.
-pub(super) fn first_step(mine: u8, theirs: u8) -> u8 {
+fn first_step(mine: u8, theirs: u8) -> u8 {
     LEVEL_STEP.min(mine).min(theirs)
 }
 

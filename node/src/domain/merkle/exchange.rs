@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Section;
-use super::answering::{Held, first_step};
+use super::answering::Held;
 use super::message::{
     Answer, Ask, HASHES_MAX, KEYS_MAX, KeysAnswer, OBJECTS_BYTES, Region, SPANS_MAX, Verdict,
 };
@@ -122,15 +122,15 @@ impl Exchange {
         if hashes.is_empty() {
             return Ok(None);
         }
-        let level = first_step(tree.bits(), *bits);
+        // The depth here may have changed since it was asked about: the hashes tell how far they go.
+        let level = hashes.len().ilog2() as u8;
         let mine = tree.children(0, 0, level).ok_or(Broken::NotReady)?;
         if mine.len() != hashes.len() {
-            // The tree here has grown since it was asked about.
             return Err(Broken::NotReady);
         }
         let differ = differing(0, &mine, hashes);
         let stage = Stage::Nodes { level, differ: differ.collect(), asked: Vec::new() };
-        let depth = tree.bits().min(*bits);
+        let depth = tree.depth().min(*bits).max(level);
         let mut exchange = Self {
             partition,
             thorough,

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Duration;
 
-use super::tree::{Tree, bits_for};
+use super::tree::Tree;
 use super::{Section, digest_of};
 use crate::domain::key::{Key, murmur3};
 use crate::runtime::time::Instant;
@@ -79,7 +79,7 @@ impl Holding {
 
     /// Of a partition without keys.
     pub fn empty(section: Section) -> Self {
-        Self { tree: Some(Tree::new(0)), ..Self::new(section) }
+        Self { tree: Some(Tree::for_keys(0)), ..Self::new(section) }
     }
 
     /// The partition's tokens.
@@ -94,7 +94,7 @@ impl Holding {
 
     /// True when a scan is needed: there is no tree, it is too small, or somebody [wants one](Self::want_rescan).
     pub fn wants_build(&self) -> bool {
-        self.rescan || self.tree.as_ref().is_none_or(|tree| tree.bits() < bits_for(tree.keys()))
+        self.rescan || self.tree.as_ref().is_none_or(Tree::is_too_small)
     }
 
     /// Somebody wants to see all keys of it again. The tree stays in use meanwhile.
@@ -151,7 +151,7 @@ impl Holding {
     /// Begins to build a tree for about `keys` keys, from the first one.
     pub fn begin(&mut self, keys: u64) {
         let known = self.tree.as_ref().map_or(0, Tree::keys);
-        let tree = Tree::new(bits_for(known.max(keys)));
+        let tree = Tree::for_keys(known.max(keys));
         self.rescan = false;
         self.building = Some(Building { tree, cursor: None, noted: None, overflowed: false });
     }

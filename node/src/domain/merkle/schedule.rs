@@ -120,6 +120,9 @@ impl Schedule {
     /// exchanged before counts for nothing.
     pub fn doubt(&mut self, now: Instant, doubtful: &BTreeSet<u32>, again: bool) {
         self.round += u64::from(again);
+        if doubtful.is_empty() && self.doubtful.is_empty() {
+            return;
+        }
         for ((partition, _), pair) in &mut self.pairs {
             let is = doubtful.contains(partition);
             let was = self.doubtful.contains(partition);

@@ -4,14 +4,16 @@
 //! can be asked for any level up to d: replicas whose trees differ in depth compare at the lower one.
 //!
 //! Depth follows the number of keys ([`bits_for`]): a leaf holds 64 keys at the most until the tree is 14
-//! deep (a million keys), and more after that. A tree takes 8 bytes a leaf:
+//! deep (a million keys), and more after that. A tree takes 8 bytes a leaf, and has 128 leaves from the start
+//! ([`BITS_MIN`]), whatever depth it is compared at: to make it deeper takes a scan of all keys.
 //!
 //! | keys of a partition | up to 64 | 1,024 | 8,192 | 131,072 | 1,048,576 and more |
 //! |---|---|---|---|---|---|
-//! | bytes of its tree | 8 | 128 | 1,024 | 16 Ki | 128 Ki |
+//! | depth | 0 | 4 | 7 | 11 | 14 |
+//! | bytes of its tree | 1,024 | 1,024 | 1,024 | 16 Ki | 128 Ki |
 //!
-//! So a node of three with Q=1024 and N=3, which holds all 1,024 partitions, pays 128 KiB for 1 million
-//! keys, 16 MiB for 134 million, and 128 MiB at the very most: between 1/8 and 2 bytes a key. What a
+//! So a node of three with Q=1024 and N=3, which holds all 1,024 partitions, pays 1 MiB for up to 8 million
+//! keys, 16 MiB for 134 million, and 128 MiB at the very most: 2 bytes a key and less, but for the first million. What a
 //! [holding](super::holding) has beside its tree is 1 KiB at the most, and only while there are writes.
 
 /// No tree is deeper.
@@ -22,6 +24,10 @@ pub const LEVEL_STEP: u8 = 7;
 
 /// A leaf is to hold so many keys at the most.
 pub const LEAF_KEYS: u64 = 64;
+
+/// No tree has fewer than 2^7 leaves. Growing from 0 by way of 4 meant two scans of all data while a cluster was
+/// filled, which took a fifth of the CPU from requests; 1 KiB a partition is cheap beside that.
+pub const BITS_MIN: u8 = LEVEL_STEP;
 
 /// The depths that trees have.
 const DEPTHS: [u8; 5] = [0, 4, 7, 11, LEVEL_MAX];
@@ -50,9 +56,24 @@ impl Tree {
         Self { bits, keys: 0, root: 0, leaves: vec![0; 1 << bits].into() }
     }
 
-    /// Its depth: it has 2^`bits` leaves.
+    /// The tree of no keys, for about `keys` of them.
+    pub fn for_keys(keys: u64) -> Self {
+        Self::new(bits_for(keys).max(BITS_MIN))
+    }
+
+    /// It has 2^`bits` leaves.
     pub fn bits(&self) -> u8 {
         self.bits
+    }
+
+    /// How deep it is worth comparing with another one: few keys are listed at once.
+    pub fn depth(&self) -> u8 {
+        bits_for(self.keys).min(self.bits)
+    }
+
+    /// True when it has too few leaves for its keys.
+    pub fn is_too_small(&self) -> bool {
+        self.bits < bits_for(self.keys)
     }
 
     /// How many keys are in it.

@@ -93,7 +93,7 @@ impl Session {
         let root = |partition: &u32| {
             let root = |tree: &crate::domain::merkle::tree::Tree| Root {
                 partition: *partition,
-                bits: tree.bits(),
+                bits: tree.depth(),
                 root: tree.root(),
             };
             trees.with(*partition, |holding| holding.tree().map(root)).flatten()

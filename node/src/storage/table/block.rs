@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use lz4_flex::block::{
-    CompressTable, compress_into_with_table, decompress, get_maximum_output_size,
+    CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size,
 };
 
 use super::Origin;
@@ -141,8 +141,13 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// The payload of the block `stored`, which is to be at `at` of its file. It shares the memory of
-/// `stored` when it is not compressed.
-pub(super) fn unpack(origin: Origin, at: u64, stored: &Bytes) -> Result<Bytes, Flaw> {
+/// `stored` when it is not compressed; otherwise `room` makes some, of the length asked for at least.
+pub(super) fn unpack(
+    origin: Origin,
+    at: u64,
+    stored: &Bytes,
+    room: impl FnOnce(usize) -> BytesMut,
+) -> Result<Bytes, Flaw> {
     let header = (u32_at(stored, 0), u32_at(stored, 5), u32_at(stored, 9));
     let ((Some(crc), Some(stored_len), Some(len)), Some(&kind)) = (header, stored.get(4)) else {
         return Err("it is shorter than its header");
@@ -150,19 +155,26 @@ pub(super) fn unpack(origin: Origin, at: u64, stored: &Bytes) -> Result<Bytes, F
     if checksum(origin, at, stored) != crc {
         return Err("its checksum does not match");
     }
-    unpack_parts(stored, kind, stored_len, len)
+    unpack_parts(stored, kind, (stored_len, len), room)
 }
 
 /// [`unpack`] of a block whose checksum may be any.
 #[cfg(any(test, fuzzing))]
 pub(super) fn unpack_unchecked(stored: &Bytes) -> Result<Bytes, Flaw> {
     match (stored.get(4), u32_at(stored, 5), u32_at(stored, 9)) {
-        (Some(&kind), Some(stored_len), Some(len)) => unpack_parts(stored, kind, stored_len, len),
+        (Some(&kind), Some(stored_len), Some(len)) => {
+            unpack_parts(stored, kind, (stored_len, len), BytesMut::zeroed)
+        }
         (_, _, _) => Err("it is shorter than its header"),
     }
 }
 
-fn unpack_parts(stored: &Bytes, kind: u8, stored_len: u32, len: u32) -> Result<Bytes, Flaw> {
+fn unpack_parts(
+    stored: &Bytes,
+    kind: u8,
+    (stored_len, len): (u32, u32),
+    room: impl FnOnce(usize) -> BytesMut,
+) -> Result<Bytes, Flaw> {
     let payload = stored.slice(HEADER_BYTES..);
     if payload.len() as u64 != u64::from(stored_len) {
         return Err("its length is not that of the index");
@@ -174,8 +186,10 @@ fn unpack_parts(stored: &Bytes, kind: u8, stored_len: u32, len: u32) -> Result<B
             if len > payload.len().saturating_mul(LZ4_RATIO_MAX) {
                 return Err("it unpacks to more than it can");
             }
-            match decompress(&payload, len) {
-                Ok(out) if out.len() == len => Ok(out.into()),
+            let mut out = room(len);
+            out.truncate(len);
+            match decompress_into(&payload, &mut out) {
+                Ok(unpacked) if unpacked == len => Ok(out.freeze()),
                 Ok(_) | Err(_) => Err("it cannot be unpacked"),
             }
         }

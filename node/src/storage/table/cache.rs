@@ -1,11 +1,14 @@
 //! The block cache: unpacked blocks of all tables of one engine, within a budget.
 //!
-//! S3-FIFO (Yang et al., "FIFO Queues are All You Need for Cache Eviction", SOSP 2023). A block that comes for the
-//! first time waits in a small queue, a tenth of the budget. Read twice more there, it moves to the main
-//! queue; otherwise it goes, and its name alone is remembered for a while. A block that is read again while
-//! its name is remembered goes to the main queue at once. There each block that comes to the head has as many
-//! more rounds as it was read in the last one, three at most. So blocks that are read once never push out
-//! those that are read often, and a hit moves nothing: it counts.
+//! S3-FIFO (Yang et al., "FIFO Queues are All You Need for Cache Eviction", SOSP 2023), but that a full cache keeps
+//! of a block that is read for the first time its name alone: what the small queue of the paper would hold for a moment is
+//! mostly never read again, and to bring it in and take it out costs more than to unpack the few that are. A block
+//! that is read again while its name is remembered goes to the main queue. There each block that comes
+//! to the head has as many more rounds as it was read in the last one, three at most. So blocks that are read
+//! once never push out those that are read often, and a hit moves nothing: it counts. As long as there is room,
+//! every block is kept, in a small queue, from which it moves on if it was read twice more.
+//!
+//! Who reads a block that is not kept unpacks it into [spare](BlockCache::spare) memory, and gives that back.
 //!
 //! Deterministic: no clock, no thread, no random hash. Blocks are spread over a few shards, each with
 //! a lock and a share of the budget, so that readers seldom meet.
@@ -17,7 +20,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::TableId;
 use super::filter::fmix64;
@@ -28,6 +31,10 @@ const SHARD_BYTES_MIN: u64 = 4 << 20;
 const SHARDS_MAX: u64 = 16;
 /// What a block weighs beside its bytes: its places in a queue and in the map.
 const BLOCK_OVERHEAD_BYTES: u64 = 128;
+/// So many buffers wait for readers of blocks that are not kept.
+const SPARES_MAX: usize = 4;
+/// A larger one is not kept.
+const SPARE_BYTES_MAX: usize = 256 << 10;
 /// More reads than this in a round count no more.
 const READS_MAX: u8 = 3;
 
@@ -38,8 +45,20 @@ pub(super) type BlockId = (TableId, u64);
 #[derive(Debug)]
 pub struct BlockCache {
     shards: Box<[Mutex<Shard>]>,
+    spares: Mutex<Vec<BytesMut>>,
     hits: AtomicU64,
     misses: AtomicU64,
+}
+
+/// What came of a look for a block.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Its payload.
+    Here(Bytes),
+    /// It is not here, and worth [keeping](BlockCache::insert).
+    Wanted,
+    /// It is not here, and it was not read lately: its name is remembered.
+    Passing,
 }
 
 /// What a cache did and holds.
@@ -59,7 +78,8 @@ impl BlockCache {
         let count = (budget_bytes / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX);
         let shard = || Mutex::new(Shard::new(budget_bytes / count));
         let shards = (0..count).map(|_| shard()).collect();
-        Self { shards, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { shards, spares: Mutex::default(), hits, misses }
     }
 
     /// Counters and sizes at this moment.
@@ -73,12 +93,33 @@ impl BlockCache {
         }
     }
 
-    /// The payload of a block, if it is here.
-    pub(super) fn get(&self, id: BlockId) -> Option<Bytes> {
-        let found = self.shard(id).get(id);
-        let counter = if found.is_some() { &self.hits } else { &self.misses };
+    /// The payload of a block, if it is here, and whether it should be if it is not.
+    pub(super) fn look(&self, id: BlockId) -> Found {
+        let found = self.shard(id).look(id);
+        let hit = matches!(found, Found::Here(_));
+        let counter = if hit { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
         found
+    }
+
+    /// Memory for a block that is not kept: `len` bytes of anything.
+    pub(super) fn spare(&self, len: usize) -> BytesMut {
+        let spare = lock(&self.spares).pop();
+        let mut spare = spare.unwrap_or_default();
+        // What it held before is as good as zeros.
+        if spare.len() < len {
+            spare.resize(len, 0);
+        }
+        spare
+    }
+
+    /// Gives back the memory of a block, if nobody shares it.
+    pub(super) fn give_back(&self, payload: Bytes) {
+        let Ok(spare) = payload.try_into_mut() else { return };
+        let mut spares = lock(&self.spares);
+        if spares.len() < SPARES_MAX && spare.capacity() <= SPARE_BYTES_MAX {
+            spares.push(spare);
+        }
     }
 
     /// Keeps a block that was not here. One larger than half a shard is not kept.
@@ -93,7 +134,7 @@ impl BlockCache {
 }
 
 /// Nothing panics while a shard is locked; if it did, the node would end.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -172,13 +213,21 @@ impl Shard {
         self.small.bytes + self.main.bytes
     }
 
-    fn get(&mut self, id: BlockId) -> Option<Bytes> {
-        match self.slots.get_mut(&id)? {
-            Slot::Here { payload, reads } => {
+    fn look(&mut self, id: BlockId) -> Found {
+        let (blocks, bytes) = (self.small.ids.len() + self.main.ids.len(), self.blocks_bytes());
+        match self.slots.get_mut(&id) {
+            Some(Slot::Here { payload, reads }) => {
                 *reads = (*reads + 1).min(READS_MAX);
-                Some(payload.clone())
+                Found::Here(payload.clone())
             }
-            Slot::Remembered => None,
+            Some(Slot::Remembered) => Found::Wanted,
+            // There is room for another one as large as those here.
+            None if blocks == 0 || bytes + bytes / blocks as u64 <= self.budget => Found::Wanted,
+            None => {
+                self.slots.insert(id, Slot::Remembered);
+                self.remember(id, bytes / blocks as u64);
+                Found::Passing
+            }
         }
     }
 
@@ -255,13 +304,19 @@ mod tests {
 
     /// Asks for a block, and brings it when it is not here; true when it was.
     fn read(cache: &BlockCache, n: u64) -> bool {
-        let found = cache.get(id(n));
-        if let Some(payload) = &found {
-            assert_eq!(**payload, vec![n as u8; BLOCK], "the payload of another block");
-        } else {
-            cache.insert(id(n), vec![n as u8; BLOCK].into());
+        match cache.look(id(n)) {
+            Found::Here(payload) => {
+                assert_eq!(*payload, vec![n as u8; BLOCK], "the payload of another block");
+                return true;
+            }
+            Found::Wanted => cache.insert(id(n), vec![n as u8; BLOCK].into()),
+            Found::Passing => {}
         }
-        found.is_some()
+        false
+    }
+
+    fn is_here(cache: &BlockCache, n: u64) -> bool {
+        matches!(cache.look(id(n)), Found::Here(_))
     }
 
     fn read_once(cache: &BlockCache, n: u64) {
@@ -303,9 +358,9 @@ mod tests {
                 (0..50).for_each(|n| read_once(&cache, n));
             }
         }
-        let stay = (0..50).filter(|n| cache.get(id(*n)).is_some()).count();
+        let stay = (0..50).filter(|n| is_here(&cache, *n)).count();
         assert!(stay >= 45, "{stay} of 50 stay");
-        let scanned = (1000..2000).filter(|n| cache.get(id(*n)).is_some()).count();
+        let scanned = (1000..2000).filter(|n| is_here(&cache, *n)).count();
         assert!(scanned < 60, "{scanned} of the scan stay");
     }
 
@@ -313,9 +368,30 @@ mod tests {
     fn a_block_that_comes_back_soon_is_kept_before_new_ones() {
         let cache = BlockCache::new(100 * (BLOCK as u64 + BLOCK_OVERHEAD_BYTES));
         (0..150).for_each(|n| read_once(&cache, n));
-        assert!(!read(&cache, 5), "it went, and its name stayed");
+        assert!(is_here(&cache, 5), "there was room");
+        assert!(!read(&cache, 120) && !read(&cache, 130), "there was none for what was read once");
         (1000..1080).for_each(|n| read_once(&cache, n));
-        assert!(read(&cache, 5));
+        assert!(read(&cache, 120) && read(&cache, 130));
+        assert!(!read(&cache, 105), "its name was forgotten");
+        assert!(!read(&cache, 105), "and is known again");
+        assert!(read(&cache, 105));
+    }
+
+    #[test]
+    fn memory_of_blocks_that_pass_is_used_again_unless_somebody_has_it() {
+        let cache = BlockCache::new(0);
+        let first = cache.spare(1000);
+        assert!(first.len() >= 1000);
+        let memory = first.as_ptr();
+        let payload = first.freeze();
+        let held = payload.slice(3..5);
+        cache.give_back(payload.clone());
+        assert_ne!(cache.spare(10).as_ptr(), memory, "it is shared");
+        drop(held);
+        cache.give_back(payload);
+        assert_eq!(cache.spare(10).as_ptr(), memory);
+        cache.give_back(vec![0; SPARE_BYTES_MAX + 1].into());
+        assert!(lock(&cache.spares).is_empty(), "too large to lie about");
     }
 
     #[test]
@@ -325,6 +401,6 @@ mod tests {
         let stats = cache.stats();
         assert_eq!((stats.hits, stats.misses), (1, 2));
         assert_eq!(stats.bytes, 2 * (BLOCK as u64 + BLOCK_OVERHEAD_BYTES));
-        assert!(cache.get((TableId(2), 1)).is_none(), "another table");
+        assert!(!matches!(cache.look((TableId(2), 1)), Found::Here(_)), "another table");
     }
 }

@@ -17,7 +17,7 @@ pub fn table_block(bytes: &[u8]) {
     let bytes = Bytes::copy_from_slice(bytes);
     let origin = Origin { folder: NodeId(1), table: TableId(1) };
     block::unpack_unchecked(&bytes).map(search).ok();
-    block::unpack(origin, 0, &bytes).map(search).ok();
+    block::unpack(origin, 0, &bytes, bytes::BytesMut::zeroed).map(search).ok();
     search(bytes);
 }
 

@@ -5,9 +5,10 @@ use std::ops::{Bound, Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::block::{self, Block, Flaw};
+use super::cache::Found;
 use super::cursor::Cursor;
 use super::filter::{Filter, Hashes};
 use super::footer::{FOOTER_BYTES, Footer, NoFooter, VERSION};
@@ -128,37 +129,21 @@ impl Table {
         self.filter.as_ref().is_none_or(|filter| filter.may_hold(hashes))
     }
 
-    /// The object under the key, as it was encoded. It shares the memory of its block: decode or
-    /// copy what is to be kept. Reads one block at most, and none when [`may_hold`](Self::may_hold)
-    /// says no.
+    /// The object under the key. Reads one block at most, and none when [`may_hold`](Self::may_hold) says no.
     ///
     /// # Errors
     /// [`TableError::Damaged`], [`TableError::Unreadable`]: whether the table holds the key is unknown.
-    pub async fn get(&self, target: &Target) -> Result<Option<Bytes>, TableError> {
+    pub async fn object(&self, target: &Target) -> Result<Option<Arc<Object>>, TableError> {
         if !self.may_hold(target) {
             return Ok(None);
         }
         let (token, raw) = (target.key.token(), target.key.raw());
         let Some(at) = self.index.find(token, raw) else { return Ok(None) };
-        let found = Block::new(self.payload(at).await?).and_then(|block| block.get(token, raw));
-        found.map_err(|flaw| self.flawed(at, flaw))
-    }
-
-    /// The object under the key.
-    ///
-    /// # Errors
-    /// As of [`get`](Self::get).
-    pub async fn object(&self, target: &Target) -> Result<Option<Arc<Object>>, TableError> {
-        let Some(encoded) = self.get(target).await? else { return Ok(None) };
-        let mut from = Decoder::new(&encoded);
-        let decoded = Object::decode(&mut from).and_then(|object| from.finish().map(|()| object));
-        match decoded {
-            Ok(object) => Ok(Some(Arc::new(object))),
-            Err(_) => {
-                let at = self.index.find(target.key.token(), target.key.raw()).unwrap_or(0);
-                Err(self.flawed(at, "one of its objects is not valid"))
-            }
-        }
+        let payload = self.payload(at).await?;
+        let found = Block::new(payload.clone()).and_then(|block| block.get(token, raw));
+        let object = found.and_then(|encoded| encoded.map(|bytes| decode(&bytes)).transpose());
+        self.cache.give_back(payload);
+        object.map_err(|flaw| self.flawed(at, flaw))
     }
 
     /// How many bytes of the file hold these tokens, to within two blocks: for pickers, and for what a
@@ -185,13 +170,20 @@ impl Table {
     async fn payload(&self, at: usize) -> Result<Bytes, TableError> {
         let place = self.index.place(at);
         let id = (self.origin.table, place.start);
-        if let Some(payload) = self.cache.get(id) {
+        let wanted = match self.cache.look(id) {
+            Found::Here(payload) => return Ok(payload),
+            Found::Wanted => true,
+            Found::Passing => false,
+        };
+        let stored = self.read(at, place).await?;
+        if wanted {
+            let payload = self.unpack(at, &stored)?;
+            self.cache.insert(id, payload.clone());
             return Ok(payload);
         }
-        let stored = self.read(at, place).await?;
-        let payload = self.unpack(at, &stored)?;
-        self.cache.insert(id, payload.clone());
-        Ok(payload)
+        let offset = self.index.place(at).start;
+        let room = |len| self.cache.spare(len);
+        block::unpack(self.origin, offset, &stored, room).map_err(|flaw| self.flawed(at, flaw))
     }
 
     /// The bytes at `place`, which starts with the block `at`: all of that block, and as much more as
@@ -210,7 +202,8 @@ impl Table {
     /// The payload of the block `at`.
     pub(super) fn unpack(&self, at: usize, stored: &Bytes) -> Result<Bytes, TableError> {
         let offset = self.index.place(at).start;
-        block::unpack(self.origin, offset, stored).map_err(|flaw| self.flawed(at, flaw))
+        let unpacked = block::unpack(self.origin, offset, stored, BytesMut::zeroed);
+        unpacked.map_err(|flaw| self.flawed(at, flaw))
     }
 
     pub(super) fn index(&self) -> &Index {
@@ -226,6 +219,12 @@ impl Table {
     fn doubt(&self, at: usize) -> RangeInclusive<Token> {
         self.index.tokens(at, self.properties.last.token())
     }
+}
+
+fn decode(encoded: &[u8]) -> Result<Arc<Object>, Flaw> {
+    let mut from = Decoder::new(encoded);
+    let decoded = Object::decode(&mut from).and_then(|object| from.finish().map(|()| object));
+    decoded.map(Arc::new).map_err(|_| "one of its objects is not valid")
 }
 
 async fn read_footer(path: &Path, file: &File, file_bytes: u64) -> Result<Footer, TableError> {

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::replica::{Replica, key, rebuilt, section, write};
 use crate::domain::key::Key;
 use crate::domain::merkle::holding::{Holding, Progress, RECENT, RECENT_MAX};
+use crate::domain::merkle::tree::{BITS_MIN, LEAF_KEYS};
 use crate::domain::object::Object;
 use crate::runtime::time::Instant;
 
@@ -101,11 +102,12 @@ proptest! {
 #[test]
 fn a_tree_that_is_too_small_stays_in_use_while_a_deeper_one_is_built() {
     let mut replica = Replica::new();
-    for number in 0..64 {
+    let most = (LEAF_KEYS << BITS_MIN) as u32;
+    for number in 0..most {
         replica.put(key(number), write(None, 1, u64::from(number) + 1, "v"), None);
     }
     assert!(!replica.holding.wants_build());
-    replica.put(key(64), write(None, 1, 65, "v"), None);
+    replica.put(key(most), write(None, 1, u64::from(most) + 1, "v"), None);
     assert!(replica.holding.wants_build());
     replica.holding.begin(0);
     let root = replica.tree().root();
@@ -113,10 +115,10 @@ fn a_tree_that_is_too_small_stays_in_use_while_a_deeper_one_is_built() {
     let page: Vec<(Key, u64)> =
         replica.data.iter().map(|(key, object)| (key.clone(), object.digest())).collect();
     assert_eq!(replica.holding.page_ends(&page), Progress::Reading);
-    assert_eq!((replica.tree().bits(), replica.tree().root()), (0, root));
+    assert_eq!((replica.tree().bits(), replica.tree().root()), (BITS_MIN, root));
     assert!(replica.holding.page_begins().is_some());
     assert_eq!(replica.holding.page_ends(&[]), Progress::Ready);
-    assert_eq!((replica.tree().bits(), replica.tree().root()), (4, root));
+    assert_eq!((replica.tree().bits(), replica.tree().root()), (11, root));
     assert!(!replica.holding.wants_build());
 }
 

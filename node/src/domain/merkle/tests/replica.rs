@@ -217,7 +217,7 @@ pub(super) fn exchange_with(
 ) -> Result<Cost, Broken> {
     let mut cost = Cost::default();
     let tree = asker.tree();
-    let root = Root { partition: 7, bits: tree.bits(), root: tree.root() };
+    let root = Root { partition: 7, bits: tree.depth(), root: tree.root() };
     let ask = Ask::Roots { thorough, roots: vec![root] };
     let Answer::Roots(mut verdicts) = call(other, now, &ask, &mut cost) else {
         panic!("no answer to roots")

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::replica::{key, rebuilt, section, write};
 use crate::domain::key::{Key, Token};
-use crate::domain::merkle::tree::{LEAF_KEYS, LEVEL_MAX, Tree, bits_for};
+use crate::domain::merkle::tree::{BITS_MIN, LEAF_KEYS, LEVEL_MAX, Tree, bits_for};
 use crate::domain::merkle::{Section, digest};
 use crate::domain::object::Object;
 
@@ -89,6 +89,13 @@ fn depth_follows_the_keys() {
         assert_eq!(bits_for(keys), bits, "{keys} keys");
     }
     assert_eq!(bits_for(u64::MAX), LEVEL_MAX);
+    let mut tree = Tree::for_keys(0);
+    assert_eq!((tree.bits(), tree.depth()), (BITS_MIN, 0));
+    for n in 0..=LEAF_KEYS {
+        assert_eq!((tree.depth(), tree.is_too_small()), (0, false));
+        tree.change(0, None, Some(n + 1));
+    }
+    assert_eq!((tree.bits(), tree.depth()), (BITS_MIN, 4), "few more keys need no other tree");
     let mut tree = Tree::new(0);
     for n in 0..LEAF_KEYS {
         tree.change(0, None, Some(n + 1));

@@ -111,8 +111,14 @@ async fn open(path: &Path) -> Result<Table, TableError> {
     Table::open(path, ORIGIN, Arc::new(BlockCache::new(1 << 20))).await
 }
 
+/// The object under the key, encoded.
 async fn get(table: &Table, key: &Key) -> Result<Option<Bytes>, TableError> {
-    table.get(&Target::new(key)).await
+    let object = table.object(&Target::new(key)).await?;
+    Ok(object.map(|object| {
+        let mut out = Vec::new();
+        object.encode(&mut out);
+        out.into()
+    }))
 }
 
 /// Everything from `from` on, and the errors met on the way.

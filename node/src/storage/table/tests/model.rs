@@ -23,7 +23,7 @@ fn value() -> impl Strategy<Value = Bytes> {
         prop::collection::vec(any::<u8>(), 2000..2100),
         (0..3000usize).prop_map(|n| vec![b'x'; n]),
     ];
-    value.prop_map(Bytes::from)
+    value.prop_map(|bytes| encoded(&bytes.into_iter().map(char::from).collect::<String>()))
 }
 
 fn bound() -> impl Strategy<Value = Bound<Key>> {
