@@ -447,10 +447,18 @@ mod tests {
         assert_eq!(course.heal.as_ref().and_then(Heal::bytes_per_s), Some(40e6));
         let args = args();
         let shown = text(&args, 3, &course);
-        assert!(shown.contains("5.0 s, 40.0 MB/s: as wanted (at least 20)"), "{shown}");
+        assert!(
+            shown.contains(
+                "5.0 s after it had joined, which took 4.0 s; 40.0 MB/s: as wanted (at least 20)"
+            ),
+            "{shown}"
+        );
         course.heal = Some(Heal { bytes: 200e6, joined: None, took: None });
         let shown = text(&args, 3, &course);
-        assert!(shown.contains("- s, - MB/s: NOT as wanted"), "{shown}");
+        assert!(
+            shown.contains("- s after it had joined, which took - s; - MB/s: NOT as wanted"),
+            "{shown}"
+        );
     }
 
     #[test]
