@@ -94,12 +94,6 @@ fn steps() -> Vec<Step> {
             "clippy -q --workspace --all-targets -- -D warnings",
             Check::Succeeds,
         )),
-        step(
-            "lint-beside",
-            "clippy, the benchmark beside fjall",
-            "clippy -q --manifest-path tests/engine_bench/Cargo.toml --target-dir target/engine_bench --locked -- -D warnings",
-            Check::Succeeds,
-        ),
         step("docs", "rustdoc, every link", "doc -q --workspace --no-deps", Check::Succeeds),
         step("test", "unit tests, real sockets and files", "test --workspace", Check::CountsTests),
         in_sim(step(
@@ -127,7 +121,7 @@ fn main() -> ExitCode {
     let all = steps();
     if names.iter().any(|name| name == "--list") {
         for step in &all {
-            println!("{:11} {}: cargo {}", step.name, step.what, step.cargo.join(" "));
+            println!("{:10} {}: cargo {}", step.name, step.what, step.cargo.join(" "));
         }
         return ExitCode::SUCCESS;
     }
@@ -162,7 +156,7 @@ fn quoted(words: &[String]) -> String {
 
 /// Runs one step; the number of tests that passed, or its output.
 fn run(step: &Step, at: usize, of: usize) -> Result<u64, String> {
-    let head = format!("[{at}/{of}] {:11} {}", step.name, step.what);
+    let head = format!("[{at}/{of}] {:9} {}", step.name, step.what);
     let shows = matches!(step.check, Check::Shows);
     print!("{head} … {}", if shows { "\n" } else { "" });
     flush();
