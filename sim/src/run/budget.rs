@@ -126,18 +126,29 @@ pub(super) fn agree_within_ns(plan: &Plan) -> u64 {
 
 /// What nodes are held to about each other; the trace has the rest.
 pub(super) fn membership(plan: &Plan, views: Vec<View>) -> Membership {
-    let slow = plan.faults.iter().filter_map(|fault| {
-        let FaultKind::SlowLink { extra_ms, .. } = fault.what else { return None };
-        Some(2 * extra_ms)
-    });
     Membership {
         views,
         members: plan.nodes.len() as u32,
         end_ns: starling_world::now(),
         down_within_ns: down_within_ns(plan),
-        late_ns: slow.max().unwrap_or(0) * 1_000_000 + slowest_us(plan) * 1_000,
+        late_ns: held_up_ms(plan) * 1_000_000 + slowest_us(plan) * 1_000,
         ..Membership::default()
     }
+}
+
+/// How long a request that no client waits for any more may still change something: it may stand behind what a slow link holds up, and
+/// is then worked on for as long as it asked for.
+pub(super) fn straggler_ms(plan: &Plan) -> u64 {
+    held_up_ms(plan) + request_max_ms(plan)
+}
+
+/// The longest that a slow link of the plan holds up what is sent again once; 0: none is slow.
+fn held_up_ms(plan: &Plan) -> u64 {
+    let slow = plan.faults.iter().filter_map(|fault| {
+        let FaultKind::SlowLink { extra_ms, .. } = fault.what else { return None };
+        Some(2 * extra_ms)
+    });
+    slow.max().unwrap_or(0)
 }
 
 /// What nodes are held to about hints; the trace has the rest.

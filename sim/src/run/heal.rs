@@ -71,6 +71,9 @@ async fn mend(
     if abilities.heals {
         (healed.converged_ms, _) = converged(plan, cluster, recorder, since_ns).await?;
     }
+    // A write of the load that arrived between the last look at the copies and the reads would be taken for a loss.
+    let stragglers_ns = budget::straggler_ms(plan) * 1_000_000;
+    time::sleep_until(time::Instant::from_nanos(since_ns + stragglers_ns)).await;
     if abilities.gossips {
         healed.views = settled_views(plan, cluster).await?;
     }

@@ -12,7 +12,7 @@ use crate::history::{Disturbance, Endpoint, Fault as Felt};
 use crate::plan::{Damage, FaultKind, Kept, NodeNo};
 use crate::run::cluster::Death;
 use crate::run::lock;
-use crate::run::operator::Opened;
+use crate::run::operator::{Opened, covers};
 use crate::run::recorder::node_index;
 
 use super::Weather;
@@ -41,9 +41,12 @@ pub(super) struct Taken {
     node: NodeNo,
     /// The node said that it is whole and durable.
     acked: bool,
-    /// What the node held just before, encoded, in the order of the plan's keys; empty: who knows.
-    before: Vec<Option<Vec<u8>>>,
+    /// What the node held all the while, encoded, in the order of the plan's keys; empty: who knows.
+    held: Copies,
 }
+
+/// A node's copies, encoded, in the order of the plan's keys.
+type Copies = Vec<Option<Vec<u8>>>;
 
 impl Weather {
     /// Damages one of the node's tables; where it is worn, the few that were written last.
@@ -157,7 +160,7 @@ impl Weather {
         let process = machine::epoch(machine);
         let number = {
             let state = &mut lock(&self.state).snapshots;
-            state.push(Taken { place, node, acked: false, before: Vec::new() });
+            state.push(Taken { place, node, acked: false, held: Vec::new() });
             state.len() - 1
         };
         let before = self.cluster.copies(node, self.plan.keys()).await.unwrap_or_default();
@@ -169,12 +172,23 @@ impl Weather {
         };
         let asked = self.cluster.ask_snapshot(place, node, SNAPSHOT_PATIENCE);
         let (status, ()) = tokio::join!(asked, power);
+        let held = self.still_held(node, before).await.unwrap_or_default();
         let taken = &mut lock(&self.state).snapshots[number];
         taken.acked = status == Some(201);
         // Another process may have lost what was in the memory of this one alone.
         if taken.acked && machine::epoch(machine) == process {
-            taken.before = before;
+            taken.held = held;
         }
+    }
+
+    /// What of `before` the node holds now as well. Meanwhile it may have forgotten a tombstone, or pruned an actor, and a snapshot of
+    /// any moment since is as good as it is.
+    async fn still_held(&self, node: NodeNo, before: Copies) -> Result<Copies, String> {
+        let now = self.cluster.copies(node, self.plan.keys()).await?;
+        let still = |(before, now): (Option<Vec<u8>>, Option<Vec<u8>>)| {
+            before.filter(|before| now.is_some_and(|now| covers(&now, before)))
+        };
+        Ok(before.into_iter().zip(now).map(still).collect())
     }
 
     /// Puts a snapshot that is taken now in the place of the folder later on; the node stays down after that.
@@ -218,15 +232,15 @@ impl Weather {
 
     async fn check_snapshot(&self, taken: &Taken) -> Result<(), String> {
         let Taken { place, node, acked, .. } = *taken;
-        let mut before = taken.before.clone();
+        let mut held = taken.held.clone();
         if !acked {
             // What a crash left is no hindrance; or it was finished, and nobody heard of it.
-            before = self.cluster.copies(node, self.plan.keys()).await?;
+            held = self.cluster.copies(node, self.plan.keys()).await?;
             let deadline = time::now() + SNAPSHOT_PATIENCE;
             loop {
                 match self.cluster.ask_snapshot(place, node, SNAPSHOT_PATIENCE).await {
-                    Some(201) => break,
-                    Some(409) => break before.clear(),
+                    Some(201) => break held = self.still_held(node, held).await?,
+                    Some(409) => break held.clear(),
                     // The first asker may still be trying, and a node makes one at a time.
                     Some(503) if time::now() < deadline => time::sleep(SNAPSHOT_PAUSE).await,
                     other => {
@@ -244,11 +258,9 @@ impl Weather {
         if self.cluster.node_id(node).await? == id {
             return Err("it opens under the id of its node".to_owned());
         }
-        for (key, (before, copy)) in self.plan.keys().iter().zip(before.iter().zip(&copies)) {
-            let Some(before) = before else { continue };
-            let whole =
-                copy.as_ref().is_some_and(|copy| crate::run::operator::covers(copy, before));
-            if !whole {
+        for (key, (held, copy)) in self.plan.keys().iter().zip(held.iter().zip(&copies)) {
+            let Some(held) = held else { continue };
+            if !copy.as_ref().is_some_and(|copy| covers(copy, held)) {
                 return Err(format!("it lacks what the node held of {key} when it was asked for"));
             }
         }
