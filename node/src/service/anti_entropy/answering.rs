@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::scan;
+use super::stride::Stride;
 use crate::domain::hint::{Courtesy, is_crowded};
 use crate::domain::key::Key;
 use crate::domain::merkle::answering;
@@ -106,7 +107,9 @@ impl Answering {
         let doubts = tokens.map_or_else(Vec::new, |tokens| scan::doubts_of(engine, tokens));
         let (mut objects, mut bytes) = (Vec::new(), 0);
         engine.caught_up().await?;
+        let mut stride = Stride::default();
         for (key, object) in put {
+            stride.did(key.size_bytes() + object.size_bytes()).await;
             let merged = self.replica.heal(&key, object.clone()).await?;
             if merged != object && !scan::is_doubtful(&doubts, key.token()) {
                 bytes += key.size_bytes() + merged.size_bytes();
@@ -120,8 +123,10 @@ impl Answering {
             }
             let Known { object, doubtful } = engine.known(key).await?;
             let object = if doubtful { self.replica.fresh(key) } else { object };
+            let held = object.as_ref().map_or(0, |object| object.size_bytes());
+            stride.did(key.size_bytes() + held).await;
             if let Some(object) = object {
-                bytes += key.size_bytes() + object.size_bytes();
+                bytes += key.size_bytes() + held;
                 objects.push((key.clone(), object));
             }
             looked_at += 1;

@@ -23,6 +23,7 @@ pub mod answering;
 mod driver;
 mod scan;
 mod session;
+mod stride;
 pub mod trees;
 
 #[cfg(test)]

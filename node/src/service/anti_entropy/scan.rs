@@ -2,12 +2,16 @@
 
 use std::ops::Bound;
 
+use super::stride::Stride;
 use super::trees::{Trees, up_to};
 use crate::domain::key::{Key, Token};
 use crate::domain::merkle::answering::Held;
 use crate::domain::merkle::message::{KEYS_MAX, OBJECTS_BYTES, Region};
 use crate::runtime::time;
 use crate::storage::{Engine, ReadError, TokenRange};
+
+/// A page that one scan reads: at once if it is in memory.
+const PAGE_BYTES: usize = OBJECTS_BYTES / 8;
 
 /// The entries of `region`, in order: [`KEYS_MAX`] or about [`OBJECTS_BYTES`] at the most, and whether there is more of it
 /// behind them. Nothing for a partition that is not kept here.
@@ -25,14 +29,15 @@ pub(super) async fn held(
     };
     let (mut held, mut bytes): (Vec<Held>, usize) = (Vec::new(), 0);
     let doubts = doubts_of(engine, section.tokens());
-    let mut cut = false;
+    let (mut cut, mut stride) = (false, Stride::default());
     'spans: for (first, last) in &region.spans {
         let (first, last) = section.tokens_of(region.level, *first, *last);
         let Some((mut from, to)) = bounds(region, Key::lowest(first), up_to(last)) else {
             continue;
         };
         loop {
-            let page = engine.scan(from, to.clone(), OBJECTS_BYTES / 4).await?;
+            let page = engine.scan(from, to.clone(), PAGE_BYTES).await?;
+            stride.did(PAGE_BYTES).await;
             let Some((end, _)) = page.last() else { break };
             from = Bound::Excluded(end.clone());
             for (key, object) in page {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use futures_util::StreamExt;
 use futures_util::stream;
 
+use super::stride::Stride;
 use super::{Shared, scan};
 use crate::domain::key::Key;
 use crate::domain::merkle::exchange::{Broken, Exchange, Step, Summary};
@@ -189,7 +190,9 @@ impl Session {
     async fn merge(&self, objects: Vec<(Key, Arc<Object>)>) -> Result<(), SessionError> {
         let replica = &self.shared.replica;
         replica.engine().caught_up().await.map_err(ReplicaError::from)?;
+        let mut stride = Stride::default();
         for (key, object) in objects {
+            stride.did(key.size_bytes() + object.size_bytes()).await;
             replica.heal(&key, object).await?;
             event::note("object_healed", key.token().0, u64::from(self.with.0));
         }
@@ -301,8 +304,9 @@ impl Session {
     async fn renewed(&self, ask: Ask) -> Result<Ask, SessionError> {
         let Ask::Objects { partition, put, get } = ask else { return Ok(ask) };
         let engine = self.shared.replica.engine();
-        let mut now = Vec::with_capacity(put.len());
+        let (mut now, mut stride) = (Vec::with_capacity(put.len()), Stride::default());
         for (key, object) in put {
+            stride.did(key.size_bytes() + object.size_bytes()).await;
             match engine.known(&key).await? {
                 Known { object: Some(held), doubtful: false } => now.push((key, held)),
                 Known { object: None, doubtful: false } => {}
