@@ -380,7 +380,7 @@ pub const FIELDS: &[Field] = &[
     field(
         "storage.table_bytes",
         Kind::Number { min: 4_096, max: 1_073_741_824 },
-        Default::Number(33_554_432),
+        Default::Number(50_331_648),
         "a table that compaction writes is finished after this much",
     ),
     field(
@@ -422,7 +422,7 @@ pub const FIELDS: &[Field] = &[
     field(
         "anti_entropy.bytes_per_s",
         Kind::Number { min: 65_536, max: 10_737_418_240 },
-        Default::Number(67_108_864),
+        Default::Number(50_331_648),
         "what healing moves at the most; it slows down while clients wait",
     ),
     field(

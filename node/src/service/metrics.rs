@@ -70,6 +70,9 @@ pub const KINDS: usize = 2;
 
 /// The time that requests take now: for each of the [`KINDS`] an average in which each request counts 1/64. Fewer would
 /// follow chance: the least such average of some minutes is what [`Courtesy`](crate::domain::hint::Courtesy) takes for undisturbed.
+///
+/// A request counts for four times the average at the most. So one sync of a disk that took fifty times as long is noise, which would
+/// weigh for some hundred requests otherwise, and when all take longer the average still doubles within twenty.
 #[derive(Debug, Default)]
 pub struct Foreground {
     kinds: [Smoothed; KINDS],
@@ -86,12 +89,18 @@ impl Foreground {
     /// Without a request for so long there is no foreground.
     const LASTS: Duration = Duration::from_secs(1);
 
+    /// What takes less is never clipped, in microseconds: an average of nothing must rise too.
+    const CLIPPED_US_MIN: u64 = 1_000;
+
     /// A request was answered at `now` after `took`. Two at once may count as one.
     pub fn note(&self, now: Instant, is_read: bool, took: Duration) {
         let kind = &self.kinds[usize::from(is_read)];
         let took = took.as_micros() as u64;
         let before = kind.sum.load(Ordering::Relaxed);
-        let after = if before == 0 { took * 64 } else { before - before / 64 + took };
+        let after = match before {
+            0 => took * 64,
+            _ => before - before / 64 + took.min((before / 16).max(Self::CLIPPED_US_MIN)),
+        };
         kind.sum.store(after, Ordering::Relaxed);
         kind.last_ns.store(now.as_nanos(), Ordering::Relaxed);
     }
@@ -189,6 +198,23 @@ pub fn gauge(out: &mut String, name: &str, help: &str, value: impl std::fmt::Dis
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_slow_request_is_noise_and_twenty_are_not() {
+        let foreground = Foreground::default();
+        let now = Instant::from_nanos(1);
+        let note = |us, times| {
+            (0..times).for_each(|_| foreground.note(now, true, Duration::from_micros(us)));
+            foreground.smoothed(now)[1].expect("there was a request").as_micros()
+        };
+        assert_eq!(note(2_000, 200), 2_000);
+        let with_one = note(100_000, 1);
+        assert!((2_000..2_200).contains(&with_one), "{with_one}");
+        let with_twenty = note(100_000, 19);
+        assert!(with_twenty > 4_000, "{with_twenty}");
+        assert!(note(2_000, 500) < 2_050);
+        assert_eq!(foreground.smoothed(now)[0], None, "no write");
+    }
 
     #[test]
     fn buckets_are_cumulative_and_end_in_the_count() {

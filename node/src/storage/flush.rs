@@ -39,10 +39,14 @@ pub(super) async fn run<D: Device>(store: &Store<D>) {
                 continue;
             }
             Chore::Doubts(changes) => write_doubts(store, changes).await,
-            Chore::Flush(sealed) => match flush(store, &sealed).await {
-                Ok(()) => release(store).await,
-                Err(Closing) => Err(Closing),
-            },
+            Chore::Flush(sealed) => {
+                let done = match flush(store, &sealed).await {
+                    Ok(()) => release(store).await,
+                    Err(Closing) => Err(Closing),
+                };
+                free(sealed).await;
+                done
+            }
         };
         if done.is_err() {
             break;
@@ -85,6 +89,14 @@ async fn flush<D: Device>(store: &Store<D>, sealed: &Arc<Sealed>) -> Result<(), 
         store.shared.count_flush(bytes);
     }
     Ok(())
+}
+
+/// Frees a memtable in steps, unless somebody still reads it: a full one at once would hold up its thread for 10 ms and more.
+async fn free(sealed: Arc<Sealed>) {
+    let Some(Sealed { mut memtable, .. }) = Arc::into_inner(sealed) else { return };
+    while memtable.drop_first(STEP) {
+        task::yield_now().await;
+    }
 }
 
 async fn make_table<D: Device>(store: &Store<D>, sealed: &Sealed) -> Result<Live, Closing> {

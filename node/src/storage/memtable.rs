@@ -52,6 +52,14 @@ impl Memtable {
         }
     }
 
+    /// Drops its first entries, `count` at the most; false: there was none left.
+    pub(super) fn drop_first(&mut self, count: usize) -> bool {
+        let first = std::iter::from_fn(|| self.map.pop_first()).take(count);
+        let dropped: u64 = first.map(|(key, object)| weight(&key, &object)).sum();
+        self.bytes -= dropped;
+        dropped > 0
+    }
+
     /// The last `count` entries between the bounds, in order, and whether they are as many as that.
     pub(super) fn last(
         &self,

@@ -24,7 +24,7 @@ pub const KEYS_MAX: usize = 512;
 /// Runs of leaves that one question is about.
 pub const SPANS_MAX: usize = 64;
 /// A message takes no more objects once they have so many bytes.
-pub const OBJECTS_BYTES: usize = 256 << 10;
+pub const OBJECTS_BYTES: usize = 64 << 10;
 
 /// A partition's root, for comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

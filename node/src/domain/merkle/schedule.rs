@@ -72,7 +72,7 @@ pub struct Batch {
     pub with: NodeIndex,
     /// Here these are in doubt: the exchange must be thorough.
     pub doubtful: bool,
-    /// The partitions, ascending; [`ROOTS_MAX`] at the most.
+    /// The partitions, in the order in which they are to be exchanged; [`ROOTS_MAX`] at the most.
     pub partitions: Vec<u32>,
 }
 
@@ -81,6 +81,8 @@ pub struct Batch {
 pub struct Schedule {
     period: Duration,
     pairs: BTreeMap<(u32, u16), Pair>,
+    /// All who are in `pairs`.
+    others: BTreeSet<u16>,
     doubtful: BTreeSet<u32>,
     /// Exchanges that began in an older round of doubt do not end it.
     round: u64,
@@ -113,7 +115,8 @@ impl Schedule {
                 pairs.insert((partition, other.0), pair);
             }
         }
-        Self { period, pairs, doubtful: BTreeSet::new(), round: 0 }
+        let others = pairs.keys().map(|(_, other)| *other).collect();
+        Self { period, pairs, others, doubtful: BTreeSet::new(), round: 0 }
     }
 
     /// These partitions, and no others, are in doubt. `again`: more was lost since the last time, so that what was
@@ -171,7 +174,15 @@ impl Schedule {
                 partitions.push(*partition);
             }
         }
+        let begin = partitions.len() * self.place(with) / self.others.len();
+        partitions.rotate_left(begin);
         Some(Batch { with: NodeIndex(with), doubtful, partitions })
+    }
+
+    /// Which of the others, from 0, this one is: each is begun with at another place. So what a lost disk held comes from each of them in parts,
+    /// and the rest is equal by the time.
+    fn place(&self, with: u16) -> usize {
+        self.others.iter().position(|other| *other == with).unwrap_or(0)
     }
 
     /// An exchange of `partition` that began in the round of doubt `round` has ended. `thorough`: nothing was left out, and

@@ -1,7 +1,7 @@
 //! How fast a node exchanges: a bucket of bytes whose rate follows what clients feel.
 //!
-//! The rate grows by a fixed step while nobody is in the way and is halved when clients, here or at the other side, wait
-//! longer than they have to (additive increase, multiplicative decrease, as for [hints](crate::domain::hint)). What a question
+//! The rate grows by a fixed step while nobody is in the way and is halved, once a second at the most, when clients, here or at the other side,
+//! wait longer than they have to (additive increase, multiplicative decrease, as for [hints](crate::domain::hint)). What a question
 //! costs is known when it is answered, so the bucket may go into debt, and the next question waits until that
 //! is paid: over any while no more is spent than the rate allows and one message.
 
@@ -11,6 +11,8 @@ use crate::runtime::time::Instant;
 
 /// The rate changes at most this often.
 const STEP_EVERY: Duration = Duration::from_millis(250);
+/// It is halved at most this often: what clients feel is an average, in which the last halving shows no sooner.
+const HALVE_EVERY: Duration = Duration::from_secs(1);
 /// The bucket holds what so long a time brings.
 const BURST: Duration = Duration::from_millis(100);
 
@@ -32,6 +34,8 @@ pub struct Throttle {
     left: f64,
     at: Instant,
     stepped_at: Instant,
+    /// Not halved again before this.
+    halve_at: Instant,
     crowded: bool,
 }
 
@@ -43,7 +47,7 @@ impl Throttle {
     pub fn new(limits: Limits, now: Instant) -> Self {
         assert!(0 < limits.least && limits.least <= limits.most, "no rate lies in {limits:?}");
         let rate = (limits.least as f64 * limits.most as f64).sqrt();
-        Self { limits, rate, left: 0.0, at: now, stepped_at: now, crowded: false }
+        Self { limits, rate, left: 0.0, at: now, stepped_at: now, halve_at: now, crowded: false }
     }
 
     /// When the next question may be asked: `now`, or once the debt is paid.
@@ -64,7 +68,14 @@ impl Throttle {
             return;
         }
         let (least, most) = (self.limits.least as f64, self.limits.most as f64);
-        let next = if self.crowded { self.rate / 2.0 } else { self.rate + most / 16.0 };
+        let next = match self.crowded {
+            true if now < self.halve_at => self.rate,
+            true => {
+                self.halve_at = now + HALVE_EVERY;
+                self.rate / 2.0
+            }
+            false => self.rate + most / 16.0,
+        };
         self.rate = next.clamp(least, most);
         (self.stepped_at, self.crowded) = (now, false);
     }

@@ -12,7 +12,7 @@
 //! exchanges and builds trees, `session` is its dealings with one other replica.
 //!
 //! What it costs: at most so many bytes of objects a second as `anti_entropy.bytes_per_s` says, half of that for each
-//! quarter of a second in which clients of either side wait longer than they have to, down to a sixteenth; and for
+//! second in which clients of either side wait longer than they have to, down to a sixteenth; and for
 //! partitions that are equal one small message for up to 256 of them.
 //!
 //! A node that starts with doubt about what it holds (a new or restored folder, a new id, damage) says that it is not ready
@@ -71,7 +71,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             period: Duration::from_secs(60),
-            bytes_per_s: 64 << 20,
+            bytes_per_s: 48 << 20,
             sessions_max: 4,
             exchanges_max: 4,
             ask_timeout: Duration::from_secs(5),

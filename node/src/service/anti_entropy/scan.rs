@@ -11,7 +11,7 @@ use crate::runtime::time;
 use crate::storage::{Engine, ReadError, TokenRange};
 
 /// A page that one scan reads: at once if it is in memory.
-const PAGE_BYTES: usize = OBJECTS_BYTES / 8;
+const PAGE_BYTES: usize = 32 << 10;
 
 /// The entries of `region`, in order: [`KEYS_MAX`] or about [`OBJECTS_BYTES`] at the most, and whether there is more of it
 /// behind them. Nothing for a partition that is not kept here.

@@ -49,6 +49,18 @@ fn clients_that_wait_slow_it_down_but_never_stop_it() {
 }
 
 #[test]
+fn one_bad_moment_halves_it_once() {
+    let start = Instant::from_nanos(1);
+    let mut throttle = Throttle::new(LIMITS, start);
+    spend(&mut throttle, start, 10, 500, false);
+    let bad = start + Duration::from_secs(10);
+    spend(&mut throttle, bad, 1, 500, true);
+    assert!((throttle.rate() - 32_000.0).abs() < 1.0, "{}", throttle.rate());
+    spend(&mut throttle, bad + Duration::from_secs(1), 1, 500, true);
+    assert!((throttle.rate() - 16_000.0).abs() < 1.0, "{}", throttle.rate());
+}
+
+#[test]
 fn a_large_message_is_paid_for_before_the_next() {
     let start = Instant::from_nanos(1);
     let mut throttle = Throttle::new(Limits { least: 1_000, most: 1_000 }, start);

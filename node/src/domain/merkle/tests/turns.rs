@@ -180,3 +180,16 @@ fn what_left_something_out_is_looked_at_again_soon() {
     let again = schedule.next(now + Duration::from_secs(4), |node| node == batch.with).unwrap();
     assert_eq!(again, batch);
 }
+
+#[test]
+fn what_a_lost_disk_held_comes_from_each_other_in_parts() {
+    let mut schedule = schedule(NODES[0]);
+    let doubtful: BTreeSet<u32> = (0..PARTITIONS).collect();
+    schedule.doubt(start(), &doubtful, true);
+    let first = schedule.next(start(), all).expect("all is in doubt");
+    let second = schedule.next(start(), |node| node != first.with).expect("with the other too");
+    let half = PARTITIONS as usize / 2;
+    let halves = [&first.partitions[..half], &second.partitions[..half]].concat();
+    assert_eq!(halves.into_iter().collect::<BTreeSet<u32>>(), doubtful, "no part comes twice");
+    assert_eq!(second.partitions.iter().copied().collect::<BTreeSet<u32>>(), doubtful);
+}
