@@ -405,7 +405,7 @@ pub const FIELDS: &[Field] = &[
         "hints.bytes_max",
         Kind::Number { min: 4_096, max: 68_719_476_736 },
         Default::Number(268_435_456),
-        "writes kept for members that are away; past it such a write is not acked here",
+        "writes kept for members that are away; past it such a write is not acked here. What a copy in doubt must keep for itself has as much again",
     ),
     field(
         "hints.age_s",

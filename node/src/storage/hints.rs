@@ -101,11 +101,18 @@ impl Hints {
         })
     }
 
-    /// What all would weigh with `object` for `owner` under `key`.
+    /// What weighs on the limit that a hint for `owner` meets: all for other members, or all for this copy [`ITSELF`]. Members that are
+    /// away for long leave room for what damage may bring to light here, whose only copy that may be.
+    pub(super) fn bytes_beside(&self, owner: &str) -> u64 {
+        let itself = self.owners.get(ITSELF).map_or(0, |owned| owned.bytes);
+        if owner == ITSELF { itself } else { self.bytes - itself }
+    }
+
+    /// [`bytes_beside`](Self::bytes_beside), with `object` for `owner` under `key`.
     pub(super) fn bytes_with(&self, owner: &str, key: &Key, object: &Object) -> u64 {
         let held = self.owners.get(owner).and_then(|owned| owned.by_key.get(key));
         let replaced = held.map_or(0, |held| weight(owner, key, &held.object));
-        self.bytes - replaced + weight(owner, key, object)
+        self.bytes_beside(owner) - replaced + weight(owner, key, object)
     }
 
     /// Keeps `object` in the place of what was kept for `owner` under `key`; batch `batch` of the log

@@ -115,8 +115,8 @@ pub struct Options {
     pub block_bytes: usize,
     /// Unpacked blocks of tables are kept in memory up to so many bytes in all.
     pub cache_bytes: u64,
-    /// Hints that would grow all of them together past this are refused. Those that the log brings
-    /// back at the start are kept in any case.
+    /// Hints that would grow all of them together past this are refused; those that stand for the copy itself while it is in doubt have as much
+    /// for themselves. Those that the log brings back at the start are kept in any case.
     pub hint_bytes_max: u64,
     /// A batch is closed before it grows past this; a larger record is refused.
     pub batch_bytes_max: usize,

@@ -30,7 +30,7 @@ pub(super) use self::sealing::{Chore, DoubtChange};
 pub(super) use self::writing::{Next, WriteHere, Written};
 use super::doubt::TokenRange;
 use super::error::WriteError;
-use super::hints::Hints;
+use super::hints::{Hints, ITSELF};
 use super::log::format::{BATCH_HEADER_BYTES, Batch};
 use super::log::record::{RECORD_OVERHEAD_BYTES, Record};
 pub(super) use super::log::replay::Segment;
@@ -315,6 +315,7 @@ impl Shared {
                 memtable_bytes: state.memtable.bytes(),
                 hints: state.hints.count(),
                 hint_bytes: state.hints.bytes(),
+                own_hint_bytes: state.hints.bytes_beside(ITSELF),
                 log_bytes: state.segments.iter().map(|segment| segment.bytes).sum(),
                 segments: state.segments.len() as u64,
                 failures: self.failures(),

@@ -16,6 +16,8 @@ pub struct Stats {
     pub hints: u64,
     /// What they weigh in memory, in bytes.
     pub hint_bytes: u64,
+    /// Of these, what those for [this copy itself](super::ITSELF) weigh, in bytes.
+    pub own_hint_bytes: u64,
     /// Bytes of the log that replay would read.
     pub log_bytes: u64,
     /// Segments of the log.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `memtable_bytes` | `storage.memtable_bytes`: two full ones beside one that may be over by a quarter, and a pair |
 //! | `log_pending_bytes` | the engine's `pending_bytes_max` |
-//! | `hint_bytes` | `hints.bytes_max` |
+//! | `hint_bytes`, for other members; `own_hint_bytes`, for the copy itself while it is in doubt | `hints.bytes_max` each |
 //! | `http_connections` | `limits.connections` |
 //! | `http_requests_in_flight` | `limits.requests_in_flight` |
 //! | `rpc_in_flight`, to the peer with the most | the peers' `in_flight_max` |
@@ -39,10 +39,12 @@ pub(super) fn gauges(node: &Node) -> Vec<Gauge> {
     // Each may hold one object more than fits.
     let object_max = (limits.siblings * limits.pair_bytes) as u64;
     let memtables_max = app.config.storage.memtable_bytes * 13 / 4 + 3 * object_max;
+    let hints_max = app.config.hints.bytes_max;
     let pending_max = storage::Options::default().pending_bytes_max as u64;
     vec![
         gauge("memtable_bytes", stats.memtable_bytes, memtables_max),
-        gauge("hint_bytes", stats.hint_bytes, app.config.hints.bytes_max),
+        gauge("hint_bytes", stats.hint_bytes - stats.own_hint_bytes, hints_max),
+        gauge("own_hint_bytes", stats.own_hint_bytes, hints_max),
         gauge("log_pending_bytes", stats.pending_bytes, pending_max),
         count("http_connections", node.http_connections(), limits.connections),
         count("http_requests_in_flight", app.in_flight(), limits.requests_in_flight),

@@ -50,7 +50,7 @@ impl Shared {
         };
         let bytes_max = owner.len() + record_bytes_max(key, &object);
         state.admit(bytes_max, &self.options)?;
-        let (bytes, limit) = (state.hints.bytes(), self.options.hint_bytes_max);
+        let (bytes, limit) = (state.hints.bytes_beside(owner), self.options.hint_bytes_max);
         if state.hints.bytes_with(owner, key, &object) > limit.max(bytes) {
             return Err(WriteError::HintsFull { bytes, limit });
         }

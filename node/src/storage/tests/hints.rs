@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::storage::{Hint, WriteError};
+use crate::storage::{Hint, ITSELF, WriteError};
 
 /// The object that one write by `node` makes on top of nothing.
 fn written(node: u64, value: &str) -> Arc<Object> {
@@ -192,6 +192,13 @@ fn hints_past_the_limit_are_refused_and_nothing_changes() {
         let other = engine.put_hint("n3", &key(0), object("value"), 1);
         assert!(matches!(other, Err(WriteError::HintsFull { .. })), "{other:?}");
         assert_eq!(engine.hinted(&key(0)), Some(object("value")));
+        // What stands for the copy itself has its own room, as much again.
+        let itself = |n| engine.put_hint(ITSELF, &key(n), object("value"), 1);
+        let kept = (0..100).take_while(|n| itself(*n).is_ok()).count() as u64;
+        assert!(kept > 2 && kept < 100, "{kept}");
+        for n in 0..kept {
+            engine.remove_hint(ITSELF, &key(n), object("value").digest()).unwrap();
+        }
         put(&engine, 1, "data").await;
         assert!(engine.remove_hint("n2", &key(0), object("value").digest()).unwrap());
         hint(&engine, "n3", 0, object("value"), 1).await;
