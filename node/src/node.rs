@@ -513,3 +513,16 @@ fn dial(config: &Config, gossip: &Gossip, ring: &Ring, local: &LocalInfo) -> Pee
     let options = rpc::Options { idle_after: sparse.then_some(IDLE_AFTER), ..rpc_options(config) };
     Peers::start(local, addresses, options)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What benchmarks of the engine alone measure is what a node runs.
+    #[test]
+    fn a_node_opens_its_engine_with_the_defaults_of_the_engine() {
+        let config = Config::new("demo", "a", Vec::new());
+        let expected = storage::Options { born_doubtful: true, ..storage::Options::default() };
+        assert_eq!(storage_options(&config), expected);
+    }
+}

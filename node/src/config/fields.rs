@@ -374,13 +374,13 @@ pub const FIELDS: &[Field] = &[
     field(
         "storage.memtable_bytes",
         Kind::Number { min: 4_096, max: 68_719_476_736 },
-        Default::Number(67_108_864),
+        Default::Number(41_943_040),
         "new objects in memory; then they become a table, while two more of these may fill",
     ),
     field(
         "storage.table_bytes",
         Kind::Number { min: 4_096, max: 1_073_741_824 },
-        Default::Number(50_331_648),
+        Default::Number(33_554_432),
         "a table that compaction writes is finished after this much",
     ),
     field(

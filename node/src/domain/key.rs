@@ -160,6 +160,17 @@ impl Key {
         Ok(Self { token, raw, bucket_len })
     }
 
+    /// This key with its [raw](Self::raw) form in `raw`, whose bytes are the same: for those who keep keys packed.
+    pub(crate) fn with_raw(&self, raw: Bytes) -> Self {
+        debug_assert_eq!(self.raw, raw, "another key's raw form");
+        Self { raw, ..*self }
+    }
+
+    /// This key in memory of its own: for who keeps it longer than what it was packed with.
+    pub(crate) fn detached(&self) -> Self {
+        self.with_raw(Bytes::copy_from_slice(&self.raw))
+    }
+
     /// 32 bits that tell this key from others, for binding a context to it.
     pub fn fingerprint(&self) -> u32 {
         murmur3(&self.raw).1 as u32

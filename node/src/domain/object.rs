@@ -231,6 +231,23 @@ impl Object {
         murmur3(&names).0
     }
 
+    /// The object's one encoding.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.size_bytes());
+        self.encode(&mut bytes);
+        bytes
+    }
+
+    /// The object whose encoding `bytes` are, with nothing behind it.
+    ///
+    /// # Errors
+    /// As of [`decode`](Self::decode).
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut from = Decoder::new(bytes);
+        let object = Self::decode(&mut from)?;
+        from.finish().map(|()| object)
+    }
+
     /// Takes an object off the front of `from`. Values are copied, so that what is kept never pins
     /// the buffer it came in.
     ///

@@ -269,7 +269,7 @@ impl Replica {
         self.prune(key, &mut object);
         self.learn(key, &mut since, Some(&before), &object);
         // The ticket is of no use: who needs it to be durable waits for a barrier.
-        drop(self.trees.put(&self.engine, key, Some(&before), object, None)?);
+        drop(self.trees.put(&self.engine, key, Some(&before), &object, None)?);
         Ok(true)
     }
 
@@ -347,8 +347,7 @@ impl Replica {
             }
         };
         self.learn(key, &mut since, before.as_deref(), &merged);
-        let ticket =
-            self.trees.put(&self.engine, key, before.as_deref(), merged.clone(), recent_at)?;
+        let ticket = self.trees.put(&self.engine, key, before.as_deref(), &merged, recent_at)?;
         Ok((merged, Some(ticket)))
     }
 

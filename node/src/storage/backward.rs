@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::error::ReadError;
-use super::queue::Step;
 use super::version::View;
 use crate::domain::key::Key;
 use crate::domain::object::Object;
@@ -65,9 +64,8 @@ impl Engine {
     /// Where the last window before `to` begins; `None`: at `from`.
     fn window(&self, from: &Bound<Key>, to: &Bound<Key>) -> Result<Option<Key>, ReadError> {
         let range = (from.as_ref(), to.as_ref());
-        let step = self.shared.step_back(range, MEMORY_WINDOW).ok_or(ReadError::Closed)?;
-        let Step { entries, view, more } = step;
-        let memory = entries.into_iter().next().map(|(key, _)| key).filter(|_| more);
+        let memory = self.shared.begin_of_last(range, MEMORY_WINDOW);
+        let (memory, view) = memory.ok_or(ReadError::Closed)?;
         let begin = memory.into_iter().chain(beneath(&view, from, to)).max();
         Ok(begin.filter(|begin| match from {
             Bound::Included(from) | Bound::Excluded(from) => begin > from,
@@ -80,8 +78,7 @@ impl Engine {
 fn beneath(view: &View, from: &Bound<Key>, to: &Bound<Key>) -> Vec<Key> {
     let mut begins = Vec::new();
     for sealed in &view.sealed {
-        let (entries, more) = sealed.memtable.last((from.as_ref(), to.as_ref()), MEMORY_WINDOW);
-        begins.extend(entries.into_iter().next().map(|(key, _)| key).filter(|_| more));
+        begins.extend(sealed.memtable.begin_of_last((from.as_ref(), to.as_ref()), MEMORY_WINDOW));
     }
     let levels = view.version.levels.iter();
     // Tables of the first level overlap; in the others the last one before the end is enough.

@@ -270,7 +270,7 @@ async fn write_table(
         let Some((last, _)) = page.last() else { break };
         from = std::ops::Bound::Excluded(last.clone());
         for (key, object) in &page {
-            writer.add(key, object).await.map_err(refused)?;
+            writer.add_encoded(key, object).await.map_err(refused)?;
         }
         task::yield_now().await;
     }

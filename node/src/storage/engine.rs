@@ -246,12 +246,14 @@ impl Engine {
     /// [`ReadError::Closed`], [`ReadError::Disk`].
     pub async fn known(&self, key: &Key) -> Result<Known, ReadError> {
         let view = match self.shared.look(key).ok_or(ReadError::Closed)? {
-            Near::Found(object, doubtful) => return Ok(Known::of(Some(object), doubtful)),
+            Near::Found(encoded, doubtful) => {
+                return Ok(Known::of(Some(whole(&encoded)?), doubtful));
+            }
             Near::Beneath(view) => view,
         };
         let doubtful = view.doubts.contains(key.token());
-        if let Some(object) = view.sealed(key) {
-            return Ok(Known::of(Some(object), doubtful));
+        if let Some(encoded) = view.sealed(key) {
+            return Ok(Known::of(Some(whole(&encoded)?), doubtful));
         }
         let looked = view.tables(key).await.map_err(|error| ReadError::disk(&error))?;
         self.shared.damaged(&looked.damage);
@@ -339,7 +341,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`WriteError`]: nothing changed.
-    pub fn put(&self, key: &Key, object: Arc<Object>) -> Result<Ticket, WriteError> {
+    pub fn put(&self, key: &Key, object: &Object) -> Result<Ticket, WriteError> {
         self.shared.put(key, object, true)
     }
 
@@ -348,7 +350,7 @@ impl Engine {
     ///
     /// # Errors
     /// As of `put`, and nobody hears of an error later: a crash before it is durable undoes it.
-    pub fn put_soon(&self, key: &Key, object: Arc<Object>) -> Result<Ticket, WriteError> {
+    pub fn put_soon(&self, key: &Key, object: &Object) -> Result<Ticket, WriteError> {
         self.shared.put(key, object, false)
     }
 
@@ -359,7 +361,7 @@ impl Engine {
     /// # Errors
     /// As [`put`](Self::put): nothing changed.
     pub fn remove(&self, key: &Key) -> Result<Ticket, WriteError> {
-        self.shared.put(key, Arc::new(Object::new()), true)
+        self.shared.put(key, &Object::new(), true)
     }
 
     /// Merges `object` into what is kept for the member `owner` under `key`. It is kept, over restarts
@@ -532,6 +534,12 @@ impl Engine {
         self.shared.begin_close();
         self.shared.closed().await
     }
+}
+
+/// An object of a memtable, from the bytes that it was put as.
+fn whole(encoded: &[u8]) -> Result<Arc<Object>, ReadError> {
+    let whole = Object::from_bytes(encoded).map(Arc::new);
+    whole.map_err(|error| ReadError::Disk { reason: format!("memory is damaged: {error}").into() })
 }
 
 async fn keep<D: Device>(store: Arc<Store<D>>) {

@@ -91,7 +91,7 @@ async fn flush<D: Device>(store: &Store<D>, sealed: &Arc<Sealed>) -> Result<(), 
     Ok(())
 }
 
-/// Frees a memtable in steps, unless somebody still reads it: a full one at once would hold up its thread for 10 ms and more.
+/// Frees a memtable in steps, unless somebody still reads it: a full one at once would hold up its thread for milliseconds.
 async fn free(sealed: Arc<Sealed>) {
     let Some(Sealed { mut memtable, .. }) = Arc::into_inner(sealed) else { return };
     while memtable.drop_first(STEP) {
@@ -143,7 +143,7 @@ async fn write<D: Device>(
         let Some((last, _)) = page.last() else { break };
         from = Bound::Excluded(last.clone());
         for (key, object) in &page {
-            writer.add(key, object).await?;
+            writer.add_encoded(key, object).await?;
         }
         if store.shared.is_closing() {
             return Ok(None);

@@ -22,7 +22,7 @@ pub fn log_record(bytes: &[u8]) {
     let Ok(record) = Record::decode(&mut from) else { return };
     let mut again = BytesMut::new();
     match &record {
-        Record::Put { key, object } => Record::encode_put(key, object, &mut again),
+        Record::Put { key, object } => Record::encode_put(key, &object.to_bytes(), &mut again),
         Record::Hint { owner, key, object, since_ms } => {
             Record::encode_hint(owner, key, object, *since_ms, &mut again);
         }
@@ -69,7 +69,7 @@ mod tests {
     fn records() -> Vec<BytesMut> {
         let (key, object) = (Key::new("b", "k{t}").unwrap(), Object::new());
         let mut records = vec![BytesMut::new(); 3];
-        Record::encode_put(&key, &object, &mut records[0]);
+        Record::encode_put(&key, &object.to_bytes(), &mut records[0]);
         Record::encode_hint("n2", &key, &object, 300, &mut records[1]);
         Record::encode_hint_done("n2", &key, 77, &mut records[2]);
         records

@@ -1,6 +1,6 @@
 //! Several ordered sources read as one: each key once, as its newest source has it.
 //!
-//! Sources are given newest first. A linear search for the lowest head is enough: there are a dozen of
+//! Objects stay encoded, as memtables and tables hold them. Sources are given newest first. A linear search for the lowest head is enough: there are a dozen of
 //! them at most, and most comparisons end at the token.
 
 use std::collections::VecDeque;
@@ -13,57 +13,31 @@ use super::memtable::Memtable;
 use super::salvage::Damage;
 use super::table::{Cursor, TableError};
 use super::version::{Live, Sealed, View, damage};
-use crate::domain::codec::Decoder;
 use crate::domain::key::Key;
-use crate::domain::object::Object;
 
 /// Entries of a memtable that are copied at a time.
 const MEMORY_STEP: usize = 64;
-
-/// What a source holds under a key.
-#[derive(Clone, Debug)]
-pub(super) enum Held {
-    Object(Arc<Object>),
-    /// As `domain` encodes it.
-    Encoded(Bytes),
-}
-
-impl Held {
-    /// The object; `None` when its bytes are none, although their checksum was right.
-    pub(super) fn object(self) -> Option<Arc<Object>> {
-        match self {
-            Self::Object(object) => Some(object),
-            Self::Encoded(bytes) => {
-                let mut from = Decoder::new(&bytes);
-                let object = Object::decode(&mut from).ok()?;
-                from.finish().is_ok().then(|| Arc::new(object))
-            }
-        }
-    }
-}
 
 /// One ordered source.
 #[derive(Debug)]
 enum Source {
     /// Entries at hand.
-    Copied(VecDeque<(Key, Arc<Object>)>),
+    Copied(VecDeque<(Key, Bytes)>),
     /// A sealed memtable, read from `from` on.
-    Sealed { sealed: Arc<Sealed>, from: Option<Bound<Key>>, at_hand: VecDeque<(Key, Arc<Object>)> },
+    Sealed { sealed: Arc<Sealed>, from: Option<Bound<Key>>, at_hand: VecDeque<(Key, Bytes)> },
     /// Tables that do not overlap, in key order.
     Tables { left: VecDeque<Live>, from: Bound<Key>, open: Option<Box<(Live, Cursor)>> },
 }
 
 impl Source {
-    async fn next(&mut self, met: &mut Vec<Damage>) -> Result<Option<(Key, Held)>, TableError> {
+    async fn next(&mut self, met: &mut Vec<Damage>) -> Result<Option<(Key, Bytes)>, TableError> {
         match self {
-            Self::Copied(entries) => {
-                Ok(entries.pop_front().map(|(key, object)| (key, Held::Object(object))))
-            }
+            Self::Copied(entries) => Ok(entries.pop_front()),
             Self::Sealed { sealed, from, at_hand } => {
                 if at_hand.is_empty() {
                     refill(&sealed.memtable, from, at_hand);
                 }
-                Ok(at_hand.pop_front().map(|(key, object)| (key, Held::Object(object))))
+                Ok(at_hand.pop_front())
             }
             Self::Tables { left, from, open } => loop {
                 let Some((live, cursor)) = open.as_deref_mut() else {
@@ -73,7 +47,7 @@ impl Source {
                     continue;
                 };
                 match cursor.next().await {
-                    Ok(Some(entry)) => return Ok(Some((entry.key, Held::Encoded(entry.object)))),
+                    Ok(Some(entry)) => return Ok(Some((entry.key, entry.object))),
                     Ok(None) => *open = None,
                     // The cursor stands behind the block now.
                     Err(error) => met.push(damage(live, error)?),
@@ -86,7 +60,7 @@ impl Source {
 fn refill(
     memtable: &Memtable,
     from: &mut Option<Bound<Key>>,
-    at_hand: &mut VecDeque<(Key, Arc<Object>)>,
+    at_hand: &mut VecDeque<(Key, Bytes)>,
 ) {
     let Some(start) = from.take() else { return };
     let mut page = Vec::with_capacity(MEMORY_STEP);
@@ -101,7 +75,7 @@ fn refill(
 #[derive(Debug)]
 pub(super) struct Merge {
     /// Newest first, each with its next entry.
-    sources: Vec<(Source, Option<(Key, Held)>)>,
+    sources: Vec<(Source, Option<(Key, Bytes)>)>,
     to: Bound<Key>,
     started: bool,
     /// Damage that was met; whoever scans takes note of it.
@@ -117,7 +91,7 @@ impl Merge {
     /// A scan of `view` between two keys, with `newer` before all of it.
     pub(super) fn of_view(
         view: &View,
-        newer: Vec<(Key, Arc<Object>)>,
+        newer: Vec<(Key, Bytes)>,
         from: &Bound<Key>,
         to: Bound<Key>,
     ) -> Self {
@@ -141,12 +115,12 @@ impl Merge {
         Self::new(sources.collect(), Bound::Unbounded)
     }
 
-    /// The next key and what its newest source holds; `None` at the end.
+    /// The next key and the object of its newest source, encoded; `None` at the end.
     ///
     /// # Errors
     /// [`TableError::Unreadable`]: the scan cannot go on. Damage is no error: what it hits is left
     /// out, and is in [`damage`](Self::damage).
-    pub(super) async fn next(&mut self) -> Result<Option<(Key, Held)>, TableError> {
+    pub(super) async fn next(&mut self) -> Result<Option<(Key, Bytes)>, TableError> {
         if !self.started {
             for (source, head) in &mut self.sources {
                 *head = source.next(&mut self.damage).await?;

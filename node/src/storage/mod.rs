@@ -138,7 +138,7 @@ impl Default for Options {
         Self {
             sync: SyncPolicy::Always,
             segment_bytes: 64 << 20,
-            memtable_bytes: 64 << 20,
+            memtable_bytes: 40 << 20,
             table_bytes: 32 << 20,
             block_bytes: table::BLOCK_BYTES,
             cache_bytes: 64 << 20,

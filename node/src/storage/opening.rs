@@ -258,7 +258,9 @@ impl Replaying {
         match record {
             // It is in a table, or a later one is.
             Record::Put { .. } if batch <= self.flushed_through => {}
-            Record::Put { key, object } => self.memtable.insert(&key, Arc::new(object)),
+            Record::Put { key, object } => {
+                let _encoded = self.memtable.insert(&key, &object);
+            }
             Record::Hint { owner, key, object, since_ms } => {
                 self.hints.insert(&owner, &key, Arc::new(object), since_ms, batch);
             }

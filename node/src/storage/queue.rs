@@ -236,19 +236,19 @@ impl Shared {
     pub(super) fn put(
         self: &Arc<Self>,
         key: &Key,
-        object: Arc<Object>,
+        object: &Object,
         awaited: bool,
     ) -> Result<Ticket, WriteError> {
         let mut state = self.state();
-        let bytes_max = record_bytes_max(key, &object);
+        let bytes_max = record_bytes_max(key, object);
         state.admit(bytes_max, &self.options)?;
-        if state.make_room(key, &object, &self.options)? {
+        if state.make_room(key, object, &self.options)? {
             self.graveyard.bell.notify_one();
         }
-        let push = |out: &mut BytesMut| Record::encode_put(key, &object, out);
+        let encoded = state.memtable.insert(key, object);
+        let push = |out: &mut BytesMut| Record::encode_put(key, &encoded, out);
         let ring = state.push(bytes_max, awaited, &self.options, push);
         state.quiet_puts |= !awaited;
-        state.memtable.insert(key, object);
         Ok(self.pushed(state, ring))
     }
 

@@ -72,12 +72,14 @@ async fn salvage_from(
     before: &Doubts,
     damage: Damage,
 ) -> Result<(), WriteError> {
-    let keep = |key: &Key, object: Arc<Object>| {
+    let keep = |key: &Key, encoded: &[u8]| {
+        // Bytes with a right checksum that are no object were written by another release.
+        let object = Object::from_bytes(encoded).unwrap_or_default();
         if object.is_empty() || before.contains(key.token()) {
             return Ok(());
         }
         event::note("object_salvaged", key.token().0, damage.table);
-        shared.put_hint(ITSELF, key, object, time::wall_clock_ms()).map(drop)
+        shared.put_hint(ITSELF, key, Arc::new(object), time::wall_clock_ms()).map(drop)
     };
     let mut from = Bound::Included(Key::lowest(damage.range.first));
     let to = match damage.range.last.0.checked_add(1) {
@@ -88,8 +90,8 @@ async fn salvage_from(
     loop {
         let range = (from.as_ref(), to.as_ref());
         let step = shared.step(range, STEP, STEP_BYTES).ok_or(WriteError::Closed)?;
-        for (key, object) in &step.entries {
-            keep(key, object.clone())?;
+        for (key, encoded) in &step.entries {
+            keep(key, encoded)?;
         }
         match step.entries.into_iter().next_back() {
             Some((last, _)) if step.more => from = Bound::Excluded(last),
@@ -100,10 +102,8 @@ async fn salvage_from(
     // What was sealed meanwhile is here.
     let view = younger(&shared.view(), damage);
     let (mut merge, mut count) = (Merge::of_view(&view, Vec::new(), &start, to), 0_usize);
-    while let Ok(Some((key, held))) = merge.next().await {
-        if let Some(object) = held.object() {
-            keep(&key, object)?;
-        }
+    while let Ok(Some((key, encoded))) = merge.next().await {
+        keep(&key, &encoded)?;
         count += 1;
         if count.is_multiple_of(STEP) {
             task::yield_now().await;

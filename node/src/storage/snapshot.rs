@@ -72,11 +72,11 @@ impl Page {
     async fn fill_from(&mut self, merge: &mut Merge) -> Result<(), ReadError> {
         let mut passed = 0usize;
         while self.left > 0 {
-            let Some((key, held)) = merge.next().await.map_err(|e| ReadError::disk(&e))? else {
+            let Some((key, encoded)) = merge.next().await.map_err(|e| ReadError::disk(&e))? else {
                 return Ok(());
             };
             // Bytes with a right checksum that are no object were written by another release.
-            let Some(object) = held.object() else { continue };
+            let Ok(object) = Object::from_bytes(&encoded) else { continue };
             if object.is_empty() {
                 // The key was removed.
                 passed += 1;
@@ -86,7 +86,7 @@ impl Page {
                 continue;
             }
             self.left = self.left.saturating_sub(key.size_bytes() + object.size_bytes());
-            self.entries.push((key, object));
+            self.entries.push((key, Arc::new(object)));
             if self.entries.len().is_multiple_of(STEP) {
                 task::yield_now().await;
             }

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::doubt::{Doubts, TokenRange};
@@ -186,8 +187,8 @@ pub(super) struct Looked {
 }
 
 impl View {
-    /// The object under `key` in the sealed memtables.
-    pub(super) fn sealed(&self, key: &Key) -> Option<Arc<Object>> {
+    /// The object under `key` in the sealed memtables, encoded.
+    pub(super) fn sealed(&self, key: &Key) -> Option<Bytes> {
         self.sealed.iter().find_map(|sealed| sealed.memtable.get(key))
     }
 

@@ -198,7 +198,7 @@ impl Life {
         diary.change().ever.insert(version, key);
         drop(diary);
         let object = expect::object(key, version);
-        let ticket = self.engine.put(&expect::key(key), object).map_err(|e| e.to_string())?;
+        let ticket = self.engine.put(&expect::key(key), &object).map_err(|e| e.to_string())?;
         self.follow(ticket.clone(), place);
         Ok((ticket, place))
     }

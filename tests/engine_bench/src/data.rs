@@ -51,9 +51,10 @@ impl Values {
         Self { pool: self.pool.clone(), next: next as usize }
     }
 
+    /// In a buffer of its own, as a request brings it.
     pub fn next(&mut self) -> Bytes {
         self.next = (self.next + 1) % self.pool.len();
-        self.pool[self.next].clone()
+        Bytes::copy_from_slice(&self.pool[self.next])
     }
 }
 

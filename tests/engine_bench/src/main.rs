@@ -39,6 +39,9 @@ struct Args {
     /// Bytes of a block before it is packed, of Starling's tables; its default if left out.
     #[arg(long)]
     block_bytes: Option<usize>,
+    /// Bytes of a memtable of Starling's; its default if left out.
+    #[arg(long)]
+    memtable_bytes: Option<u64>,
     /// Where to write; a folder beside the build by default, since /tmp is often memory.
     #[arg(long, default_value = "target")]
     folder: PathBuf,
@@ -60,9 +63,16 @@ enum Command {
 }
 
 fn main() {
+    // As a node does: mimalloc's `mi_option_purge_delay` in milliseconds, and small pages.
+    // SAFETY: no other thread runs yet.
+    unsafe { libmimalloc_sys::mi_option_set_default(15, 10) };
+    let _told = rustix::thread::disable_transparent_huge_pages(true);
     let args = Args::parse();
     if let Some(bytes) = args.block_bytes {
         starling_side::BLOCK_BYTES.store(bytes, Ordering::Relaxed);
+    }
+    if let Some(bytes) = args.memtable_bytes {
+        starling_side::MEMTABLE_BYTES.store(bytes, Ordering::Relaxed);
     }
     std::fs::create_dir_all(&args.folder).expect("the folder can be made");
     match args.command {

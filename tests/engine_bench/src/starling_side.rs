@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,11 +16,18 @@ const BUCKET: &str = "b";
 /// Bytes of a block where somebody asked for other ones; 0: the default.
 pub static BLOCK_BYTES: AtomicUsize = AtomicUsize::new(0);
 
+/// Bytes of a memtable where somebody asked for other ones; 0: the default.
+pub static MEMTABLE_BYTES: AtomicU64 = AtomicU64::new(0);
+
 pub async fn open(folder: &Path, sync: SyncPolicy) -> Engine {
     let mut options = Options { sync, ..Options::default() };
     let block_bytes = BLOCK_BYTES.load(Ordering::Relaxed);
     if block_bytes > 0 {
         options.block_bytes = block_bytes;
+    }
+    let memtable_bytes = MEMTABLE_BYTES.load(Ordering::Relaxed);
+    if memtable_bytes > 0 {
+        options.memtable_bytes = memtable_bytes;
     }
     Engine::open(folder, "bench", options).await.expect("the folder opens")
 }
@@ -43,7 +50,7 @@ pub async fn put(engine: &Engine, name: &str, value: Bytes, counter: u64) {
     let mut object = Object::default();
     object.write(&CausalContext::new(), sibling);
     engine.room().await;
-    let ticket = engine.put(&key, Arc::new(object)).expect("the disk takes it");
+    let ticket = engine.put(&key, &object).expect("the disk takes it");
     ticket.ackable_here().await.expect("the engine is open");
 }
 

@@ -10,7 +10,7 @@ use starling::runtime::{task, time};
 use crate::data::{self, Values};
 use crate::starling_side as ours;
 
-/// What `reopen` writes before the crash: a log of 64 MiB, as much as a memtable takes.
+/// What `reopen` writes before the crash: a full log.
 const LOG_BYTES: u64 = 60 << 20;
 
 /// Bytes of the files in a folder and those below it.

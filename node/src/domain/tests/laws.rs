@@ -4,26 +4,12 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::history::{History, steps};
-use crate::domain::codec::Decoder;
 use crate::domain::object::Object;
 
 fn merged(one: &Object, other: &Object) -> Object {
     let mut result = one.clone();
     result.merge(other);
     result
-}
-
-fn encoded(object: &Object) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    object.encode(&mut bytes);
-    bytes
-}
-
-fn decoded(bytes: &[u8]) -> Option<Object> {
-    let mut from = Decoder::new(bytes);
-    let object = Object::decode(&mut from).ok()?;
-    from.finish().ok()?;
-    Some(object)
 }
 
 proptest! {
@@ -54,10 +40,10 @@ proptest! {
         let objects = History::run(&steps).objects;
         let one = pick.get(&objects);
         for other in &objects {
-            let bytes = encoded(other);
+            let bytes = other.to_bytes();
             prop_assert!(bytes.len() <= other.size_bytes(), "{} of {}", bytes.len(), other.size_bytes());
-            prop_assert!(decoded(&bytes).is_some_and(|back| back == *other));
-            prop_assert_eq!(one == other, encoded(one) == bytes);
+            prop_assert!(Object::from_bytes(&bytes).is_ok_and(|back| back == *other));
+            prop_assert_eq!(one == other, one.to_bytes() == bytes);
         }
     }
 
@@ -66,12 +52,12 @@ proptest! {
         steps in steps(), pick: Index, at: Index, byte: u8, cut: Index,
     ) {
         let objects = History::run(&steps).objects;
-        let bytes = encoded(pick.get(&objects));
+        let bytes = pick.get(&objects).to_bytes();
         let mut damaged = bytes.clone();
         damaged[at.index(bytes.len())] = byte;
         for damaged in [&damaged[..], &bytes[..cut.index(bytes.len())]] {
-            if let Some(object) = decoded(damaged) {
-                prop_assert_eq!(encoded(&object), damaged);
+            if let Ok(object) = Object::from_bytes(damaged) {
+                prop_assert_eq!(object.to_bytes(), damaged);
                 // Whatever came in, using it does not panic either.
                 for other in &objects {
                     let mut other = other.clone();
@@ -86,8 +72,8 @@ proptest! {
         let mut formed = vec![1];
         formed.extend_from_slice(&bytes);
         for bytes in [bytes, formed] {
-            if let Some(object) = decoded(&bytes) {
-                prop_assert_eq!(&encoded(&object), &bytes);
+            if let Ok(object) = Object::from_bytes(&bytes) {
+                prop_assert_eq!(&object.to_bytes(), &bytes);
             }
         }
     }

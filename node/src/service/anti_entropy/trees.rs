@@ -160,10 +160,10 @@ impl Trees {
         engine: &Engine,
         key: &Key,
         old: Option<&Object>,
-        new: Arc<Object>,
+        new: &Object,
         recent_at: Option<Instant>,
     ) -> Result<Ticket, WriteError> {
-        let put = |object| match recent_at {
+        let put = |object: &Object| match recent_at {
             Some(_) => engine.put(key, object),
             None => engine.put_soon(key, object),
         };
@@ -172,8 +172,8 @@ impl Trees {
         }
         let digests = (old.map(Object::digest), (!new.is_empty()).then(|| new.digest()));
         let holding = self.lock(self.partition_of(key.token()));
-        let ticket = put(new.clone())?;
-        self.note(key, &new);
+        let ticket = put(new)?;
+        self.note(key, new);
         if let Some(mut holding) = holding {
             holding.change(key, digests, recent_at);
             if holding.wants_build() {

@@ -49,7 +49,7 @@ impl Replica {
             drop(self.store_hint(ITSELF, key, told.clone())?);
         }
         let recent_at = Some(time::now());
-        let ticket = self.trees.put(&self.engine, key, state.as_deref(), object, recent_at)?;
+        let ticket = self.trees.put(&self.engine, key, state.as_deref(), &object, recent_at)?;
         event::note("minted_under", key.token().0, dot.actor.word());
         event::note("dot_minted", key.token().0, dot.counter);
         Ok(Minted { object: told, context, ticket })

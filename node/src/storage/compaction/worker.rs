@@ -13,7 +13,7 @@ use crate::runtime::time::{self, Instant};
 use crate::runtime::{event, task};
 use crate::storage::log::append::Device;
 use crate::storage::manifest::edit::{Change, LEVELS};
-use crate::storage::merge::{Held, Merge};
+use crate::storage::merge::Merge;
 use crate::storage::store::{Closing, Edit, RETRY_MAX, RETRY_MIN, Store};
 use crate::storage::table::{Origin, Spec, TableError, TableWriter};
 use crate::storage::version::{Live, Version};
@@ -174,15 +174,12 @@ impl<'a, D: Device> Work<'a, D> {
 
     async fn run(&mut self) -> Result<(), Stop> {
         let mut entries = 0;
-        while let Some((key, held)) = self.merge.next().await? {
+        while let Some((key, object)) = self.merge.next().await? {
             self.note_doubts();
             while self.parts.front().is_some_and(|part| key > part.last) {
                 self.end_part().await?;
             }
-            // Tables hold encoded objects; they are copied as they are.
-            if let Held::Encoded(object) = held
-                && !(object == self.removed && self.is_bottom(&key))
-            {
+            if !(object == self.removed && self.is_bottom(&key)) {
                 self.add(&key, &object).await?;
             }
             entries += 1;

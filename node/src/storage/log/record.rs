@@ -27,11 +27,11 @@ pub(in crate::storage) enum Record {
 }
 
 impl Record {
-    /// Appends a put.
-    pub(in crate::storage) fn encode_put(key: &Key, object: &Object, out: &mut BytesMut) {
+    /// Appends a put of an object that is encoded already.
+    pub(in crate::storage) fn encode_put(key: &Key, object: &[u8], out: &mut BytesMut) {
         out.put_u8(PUT);
         key.encode(out);
-        object.encode(out);
+        out.put_slice(object);
     }
 
     /// Appends a hint.
@@ -102,7 +102,7 @@ mod tests {
 
         let mut out = BytesMut::new();
         let mut ends = Vec::new();
-        Record::encode_put(&key, &object, &mut out);
+        Record::encode_put(&key, &object.to_bytes(), &mut out);
         ends.push(out.len());
         Record::encode_hint("n2", &key, &object, 300, &mut out);
         ends.push(out.len());

@@ -3,24 +3,25 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::Shared;
 use crate::domain::key::Key;
-use crate::domain::object::Object;
 use crate::storage::version::View;
 
 /// What a look at memory found.
 #[derive(Debug)]
 pub(in crate::storage) enum Near {
-    /// The object, and whether the key is in doubt.
-    Found(Arc<Object>, bool),
+    /// The object, encoded, and whether the key is in doubt.
+    Found(Bytes, bool),
     /// Not in the memtable: look further.
     Beneath(Arc<View>),
 }
 
-/// Entries of the memtable, in order, and what lies beneath it at the same moment.
+/// Entries of the memtable, in order and encoded, and what lies beneath it at the same moment.
 #[derive(Debug)]
 pub(in crate::storage) struct Step {
-    pub(in crate::storage) entries: Vec<(Key, Arc<Object>)>,
+    pub(in crate::storage) entries: Vec<(Key, Bytes)>,
     pub(in crate::storage) view: Arc<View>,
     /// The memtable may hold more behind the last entry.
     pub(in crate::storage) more: bool,
@@ -39,19 +40,16 @@ impl Shared {
         })
     }
 
-    /// The last `count` entries of the memtable between the bounds, in order; `more`: there may be others before them. `None`
-    /// once the engine is closed.
-    pub(in crate::storage) fn step_back(
+    /// Where the last `count` entries of the memtable between the bounds begin (`None`: there are fewer), and what lies beneath
+    /// it; `None` once the engine is closed.
+    pub(in crate::storage) fn begin_of_last(
         &self,
         range: (Bound<&Key>, Bound<&Key>),
         count: usize,
-    ) -> Option<Step> {
+    ) -> Option<(Option<Key>, Arc<View>)> {
         let state = self.state();
-        if state.closing {
-            return None;
-        }
-        let (entries, more) = state.memtable.last(range, count);
-        Some(Step { entries, view: state.view.clone(), more })
+        let begin = || (state.memtable.begin_of_last(range, count), state.view.clone());
+        (!state.closing).then(begin)
     }
 
     /// Up to `count` entries of the memtable between the bounds, of about `budget` bytes; `None` once

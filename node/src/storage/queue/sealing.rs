@@ -64,7 +64,7 @@ impl State {
         if self.memtable.len() == 0 {
             return Ok(false);
         }
-        if then <= limit || then <= now {
+        if then <= limit {
             return Ok(self.shorten_log(options));
         }
         if self.view.sealed.len() < SEALED_MAX {

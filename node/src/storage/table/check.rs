@@ -6,7 +6,6 @@
 use super::block::{Block, Flaw};
 use super::filter::Hashes;
 use super::{Table, TableError};
-use crate::domain::codec::Decoder;
 use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::runtime::task;
@@ -94,10 +93,7 @@ fn entries(table: &Table, at: usize, block: &Block, last: &mut Option<Key>) -> R
             return Err("its keys are not in order");
         }
         let object = block.object(&place);
-        let mut from = Decoder::new(&object);
-        Object::decode(&mut from)
-            .and_then(|_| from.finish())
-            .map_err(|_| "one of its objects is not valid")?;
+        Object::from_bytes(&object).map_err(|_| "one of its objects is not valid")?;
         let properties = table.properties();
         if key < properties.first || key > properties.last {
             found.hidden = Some("a key lies outside of the range that its properties tell");

@@ -14,7 +14,6 @@ use super::filter::{Filter, Hashes};
 use super::footer::{FOOTER_BYTES, Footer, NoFooter, VERSION};
 use super::index::Index;
 use super::{ALL_TOKENS, BlockCache, Origin, Properties, TableError};
-use crate::domain::codec::Decoder;
 use crate::domain::key::{Key, Token};
 use crate::domain::object::Object;
 use crate::runtime::fs::{File, OpenMode};
@@ -222,8 +221,7 @@ impl Table {
 }
 
 fn decode(encoded: &[u8]) -> Result<Arc<Object>, Flaw> {
-    let mut from = Decoder::new(encoded);
-    let decoded = Object::decode(&mut from).and_then(|object| from.finish().map(|()| object));
+    let decoded = Object::from_bytes(encoded);
     decoded.map(Arc::new).map_err(|_| "one of its objects is not valid")
 }
 

@@ -24,7 +24,7 @@ fn a_snapshot_is_restored_as_it_was_under_a_new_id() {
         let engine = open(dir.path(), tiny()).await;
         for n in 0..300 {
             engine.room().await;
-            drop(engine.put(&key(n), object(&"v".repeat(50))).unwrap());
+            drop(engine.put(&key(n), &object(&"v".repeat(50))).unwrap());
         }
         put(&engine, 5, "not flushed yet").await;
         engine.put_hint("b", &key(7), object("hinted"), 5).unwrap().durable().await.unwrap();
@@ -38,7 +38,7 @@ fn a_snapshot_is_restored_as_it_was_under_a_new_id() {
         let before: BTreeSet<String> = image_of_tables(dir.path()).await;
         for n in 0..600 {
             engine.room().await;
-            drop(engine.put(&key(n), object(&"w".repeat(50))).unwrap());
+            drop(engine.put(&key(n), &object(&"w".repeat(50))).unwrap());
         }
         settle(&engine).await;
         let after = image_of_tables(dir.path()).await;
@@ -91,7 +91,7 @@ fn under_writes_a_snapshot_is_of_one_moment() {
                     for n in [0, 1] {
                         engine.room().await;
                         let object = object(&format!("{round:0100}"));
-                        if engine.put(&key(n), object).is_err() {
+                        if engine.put(&key(n), &object).is_err() {
                             return round;
                         }
                         task::yield_now().await;
@@ -186,7 +186,7 @@ fn of_two_memtables_with_one_key_the_newer_counts() {
         let engine = open(dir.path(), plain()).await;
         for round in 0..100 {
             for n in 0..10 {
-                drop(engine.put(&key(n), object(&format!("{round:0200}"))).unwrap());
+                drop(engine.put(&key(n), &object(&format!("{round:0200}"))).unwrap());
             }
         }
         engine.close().await.unwrap();

@@ -152,7 +152,7 @@ fn a_segment_torn_at_its_birth_does_not_count() {
 fn forged(segment: &[u8], number: u64, durable_through: u64) -> Vec<u8> {
     let life = SegmentHeader::decode(segment).unwrap().life;
     let mut batch = Batch::new(number, bytes::BytesMut::new());
-    batch.push(|out| Record::encode_put(&key(13), &object("resurrected"), out));
+    batch.push(|out| Record::encode_put(&key(13), &object("resurrected").to_bytes(), out));
     batch.stamp(Stamp { life, durable_through, at_birth: false });
     batch.buffer.to_vec()
 }

@@ -114,9 +114,9 @@ fn nothing_is_confirmed_before_its_sync() {
         let (disk, dir) = (Flaky::new(), temp_dir());
         let engine = open_on(&disk, dir.path(), plain()).await;
         disk.allow(0);
-        let first = engine.put(&key(1), object("one")).unwrap();
+        let first = engine.put(&key(1), &object("one")).unwrap();
         assert!(!is_durable(&first).await);
-        let second = engine.put(&key(2), object("two")).unwrap();
+        let second = engine.put(&key(2), &object("two")).unwrap();
         let barrier = engine.barrier();
         assert_eq!(engine.get(&key(2)).await, Ok(Some(object("two"))), "visible at once");
         assert!(!is_durable(&first).await);
@@ -144,10 +144,10 @@ fn a_failed_sync_stalls_and_the_batch_goes_to_another_file() {
         put(&engine, 1, "one").await;
         // The append fails, and so do two births after it.
         disk.fail(3);
-        let ticket = engine.put(&key(2), object("two")).unwrap();
+        let ticket = engine.put(&key(2), &object("two")).unwrap();
         drop(ticket.clone());
         until(|| engine.stats().stalled.is_some()).await;
-        let refused = engine.put(&key(3), object("three")).unwrap_err();
+        let refused = engine.put(&key(3), &object("three")).unwrap_err();
         assert!(matches!(&refused, WriteError::Stalled { reason } if reason.contains("log-")));
         assert_eq!(engine.get(&key(3)).await, Ok(None), "refused: nothing changed");
         assert_eq!(engine.get(&key(2)).await, Ok(Some(object("two"))), "accepted: it stays");
@@ -171,12 +171,12 @@ fn who_waits_here_may_go_away_while_the_batch_is_written() {
         let (disk, dir) = (Flaky::new(), temp_dir());
         let engine = open_on(&disk, dir.path(), plain()).await;
         disk.allow(0);
-        let first = engine.put(&key(1), object("one")).unwrap();
+        let first = engine.put(&key(1), &object("one")).unwrap();
         let kept = first.clone();
         // It is written in this task, as far as that goes without waiting.
         assert!(time::timeout(Duration::from_millis(5), first.ackable_here()).await.is_err());
-        let second = engine.put(&key(2), object("two")).unwrap();
-        let third = engine.put(&key(3), object("three")).unwrap();
+        let second = engine.put(&key(2), &object("two")).unwrap();
+        let third = engine.put(&key(3), &object("three")).unwrap();
         drop(third);
         disk.allow(1);
         kept.durable().await.unwrap();
@@ -184,7 +184,7 @@ fn who_waits_here_may_go_away_while_the_batch_is_written() {
         // What came meanwhile is written by whoever comes first; one writes at a time.
         disk.allow(1);
         second.ackable_here().await.unwrap();
-        drop(engine.put(&key(4), object("four")).unwrap());
+        drop(engine.put(&key(4), &object("four")).unwrap());
         disk.allow(PLENTY);
         engine.close().await.unwrap();
         assert_eq!(contents(&open(dir.path(), plain()).await).await.len(), 4);
@@ -198,7 +198,7 @@ fn who_waits_here_for_a_disk_that_fails_hears_of_it_when_the_engine_is_closed() 
         let engine = open_on(&disk, dir.path(), plain()).await;
         put(&engine, 1, "one").await;
         disk.fail(u32::MAX);
-        let ticket = engine.put(&key(2), object("two")).unwrap();
+        let ticket = engine.put(&key(2), &object("two")).unwrap();
         let waiting = crate::runtime::task::spawn(ticket.ackable_here());
         until(|| engine.failures() >= 2).await;
         assert!(matches!(engine.close().await, Err(WriteError::Stalled { .. })));
@@ -216,7 +216,7 @@ fn what_waits_behind_a_failed_batch_follows_it_in_order() {
         put(&engine, 1, "zero").await;
         disk.allow(0);
         let tickets: Vec<_> = (0..20)
-            .map(|n| engine.put(&key(n % 2), object(&format!("{n:01000}"))).unwrap())
+            .map(|n| engine.put(&key(n % 2), &object(&format!("{n:01000}"))).unwrap())
             .collect();
         disk.fail(1);
         disk.allow(PLENTY);
@@ -240,7 +240,7 @@ fn a_crash_while_stalled_keeps_what_was_confirmed() {
         let engine = open_on(&disk, dir.path(), plain()).await;
         put(&engine, 1, "one").await;
         disk.fail(u32::MAX);
-        drop(engine.put(&key(2), object("two")).unwrap());
+        drop(engine.put(&key(2), &object("two")).unwrap());
         until(|| engine.failures() >= 2).await;
         let crashed = folder(&image(dir.path()).await).await;
         let engine = open(crashed.path(), plain()).await;
@@ -256,7 +256,7 @@ fn closing_a_stalled_engine_says_what_is_lost_and_lets_go() {
         let engine = open_on(&disk, dir.path(), plain()).await;
         put(&engine, 1, "one").await;
         disk.fail(u32::MAX);
-        let ticket = engine.put(&key(2), object("two")).unwrap();
+        let ticket = engine.put(&key(2), &object("two")).unwrap();
         drop(ticket.clone());
         until(|| engine.stats().stalled.is_some()).await;
         assert!(matches!(engine.close().await, Err(WriteError::Stalled { .. })));
@@ -274,7 +274,7 @@ fn a_slow_disk_fills_the_queue_and_then_writes_are_refused() {
         disk.allow(0);
         let mut accepted = 0;
         let refused = loop {
-            match engine.put(&key(accepted), object(&"x".repeat(1000))) {
+            match engine.put(&key(accepted), &object(&"x".repeat(1000))) {
                 Ok(ticket) => drop(ticket),
                 Err(error) => break error,
             }
@@ -302,7 +302,7 @@ fn who_waits_for_room_waits_for_a_slow_disk_and_hears_of_a_failing_one() {
         let fill = async |from: u64| {
             disk.allow(0);
             for at in from..from + 5 {
-                drop(engine.put(&key(at), object(&"x".repeat(1000))).unwrap());
+                drop(engine.put(&key(at), &object(&"x".repeat(1000))).unwrap());
             }
             let deadline = time::now() + Duration::from_millis(20);
             let waited = time::timeout_at(deadline, engine.room()).await;
@@ -317,7 +317,7 @@ fn who_waits_for_room_waits_for_a_slow_disk_and_hears_of_a_failing_one() {
         disk.fail(u32::MAX);
         disk.allow(PLENTY);
         engine.room().await;
-        assert!(matches!(engine.put(&key(20), object("no")), Err(WriteError::Stalled { .. })));
+        assert!(matches!(engine.put(&key(20), &object("no")), Err(WriteError::Stalled { .. })));
     });
 }
 
@@ -328,7 +328,7 @@ fn an_interval_confirms_before_the_disk_does() {
         let sync = SyncPolicy::Interval { every: Duration::from_millis(5) };
         let engine = open_on(&disk, dir.path(), Options { sync, ..plain() }).await;
         disk.allow(0);
-        engine.put(&key(1), object("one")).unwrap().ackable().await.unwrap();
+        engine.put(&key(1), &object("one")).unwrap().ackable().await.unwrap();
         engine.barrier().ackable().await.unwrap();
         assert!(engine.stats().pending_bytes > 0);
         assert!(
@@ -355,7 +355,7 @@ fn nobody_waits_for_the_end_of_a_hint() {
         assert!(pending > 0, "it is on its way to the log");
         assert!(is_durable(&engine.barrier()).await, "what is awaited is durable");
         // A write takes it along, and is waited for.
-        let put = engine.put(&key(9), object("nine")).unwrap();
+        let put = engine.put(&key(9), &object("nine")).unwrap();
         assert!(engine.remove_hint("n2", &key(1), object("kept").digest()).unwrap());
         assert!(!is_durable(&engine.barrier()).await);
         disk.allow(PLENTY);
@@ -377,7 +377,7 @@ fn a_hint_does_not_end_while_the_log_fails() {
         let engine = open_on(&disk, dir.path(), plain()).await;
         engine.put_hint("n2", &key(1), object("kept"), 1).unwrap().durable().await.unwrap();
         disk.fail(u32::MAX);
-        drop(engine.put(&key(2), object("two")).unwrap());
+        drop(engine.put(&key(2), &object("two")).unwrap());
         until(|| engine.stats().stalled.is_some()).await;
         let refused = engine.put_hint("n2", &key(2), object("more"), 1);
         assert!(matches!(refused, Err(WriteError::Stalled { .. })), "{refused:?}");
@@ -397,7 +397,7 @@ fn a_hint_does_not_end_while_the_log_fails() {
 
 /// Puts `count` objects at once; returns the ticket of the last.
 fn put_many(engine: &Engine, count: u64) -> crate::storage::Ticket {
-    let tickets = (0..count).map(|n| engine.put(&key(n), object("value")).unwrap());
+    let tickets = (0..count).map(|n| engine.put(&key(n), &object("value")).unwrap());
     tickets.reduce(|_, last| last).unwrap()
 }
 

@@ -90,7 +90,7 @@ async fn open_when_free(dir: &Path, options: Options) -> Engine {
 
 async fn put(engine: &Engine, n: u64, value: &str) {
     engine.room().await;
-    engine.put(&key(n), object(value)).unwrap().durable().await.unwrap();
+    engine.put(&key(n), &object(value)).unwrap().durable().await.unwrap();
 }
 
 async fn contents(engine: &Engine) -> Contents {

@@ -32,7 +32,7 @@ async fn one_life(mut dice: ChaCha8Rng) {
                 let size = [1, 20, 300, 3000][dice.random_range(0..4)];
                 let value = dice.random_range('a'..='z').to_string().repeat(size);
                 let (key, object) = (key(dice.random_range(0..40)), object(&value));
-                let ticket = engine.put(&key, object.clone()).unwrap();
+                let ticket = engine.put(&key, &object).unwrap();
                 model.insert(key, object);
                 if dice.random_bool(0.5) {
                     ticket.durable().await.unwrap();
@@ -52,7 +52,7 @@ async fn one_life(mut dice: ChaCha8Rng) {
                 let snapshot = engine.snapshot().await.unwrap();
                 let (key, object) = (key(dice.random_range(0..40)), object("later"));
                 let page = snapshot.scan(Bound::Unbounded, Bound::Unbounded, usize::MAX);
-                drop(engine.put(&key, object.clone()).unwrap());
+                drop(engine.put(&key, &object).unwrap());
                 assert_eq!(page.await.unwrap().into_iter().collect::<Contents>(), model);
                 model.insert(key, object);
             }

@@ -13,7 +13,7 @@ use crate::storage::{ReadError, TokenRange, WriteError};
 async fn fill(engine: &Engine, count: u64, value: &str) {
     for n in 0..count {
         engine.room().await;
-        drop(engine.put(&key(n), object(value)).unwrap());
+        drop(engine.put(&key(n), &object(value)).unwrap());
     }
     engine.barrier().durable().await.unwrap();
 }
@@ -197,7 +197,7 @@ fn replaced_versions_take_room_for_a_while_only() {
         for round in 0..6 {
             for n in 0..1000 {
                 engine.room().await;
-                drop(engine.put(&key(n), object(&value(n + round))).unwrap());
+                drop(engine.put(&key(n), &object(&value(n + round))).unwrap());
             }
         }
         settle(&engine).await;
@@ -299,7 +299,7 @@ fn a_missing_table_is_doubt_about_its_keys_and_no_others() {
             let engine = open(dir.path(), tiny()).await;
             let within =
                 (0..1000).map(key).find(|key| table.tokens().contains(key.token())).unwrap();
-            drop(engine.put(&within, object("written in doubt")).unwrap());
+            drop(engine.put(&within, &object("written in doubt")).unwrap());
             assert_eq!(
                 engine.get(&within).await,
                 Err(ReadError::Doubtful),
@@ -368,7 +368,7 @@ fn compaction_that_meets_rot_leaves_doubt_not_silence() {
         // Overwrites of other keys: nobody reads the block but the merge.
         for n in 0..3000 {
             engine.room().await;
-            drop(engine.put(&key(2000 + n), object(&"y".repeat(100))).unwrap());
+            drop(engine.put(&key(2000 + n), &object(&"y".repeat(100))).unwrap());
         }
         settle(&engine).await;
         assert!(!image(dir.path()).await.contains_key(&file_of(&table)), "it was merged");
@@ -396,7 +396,7 @@ fn writers_wait_for_tables_and_are_refused_when_they_do_not() {
         }
         let mut accepted = 0;
         let refused = loop {
-            match engine.put(&key(accepted), object(&"x".repeat(100))) {
+            match engine.put(&key(accepted), &object(&"x".repeat(100))) {
                 Ok(ticket) => drop(ticket),
                 Err(error) => break error,
             }
@@ -407,8 +407,9 @@ fn writers_wait_for_tables_and_are_refused_when_they_do_not() {
         assert!((3 * 4096..=3 * 4096 + 1024 + 800).contains(&bytes), "{bytes}");
         let room = time::timeout(Duration::from_millis(20), engine.room()).await;
         assert!(room.is_err(), "there is none");
-        // What does not grow is taken, and all that was accepted is read.
-        drop(engine.put(&key(accepted - 1), object("short")).unwrap());
+        // Refused as well if it would be shorter: what is overwritten keeps its place. All that was accepted is read.
+        let shorter = engine.put(&key(accepted - 1), &object("short"));
+        assert!(matches!(shorter, Err(WriteError::Overloaded { .. })), "{shorter:?}");
         assert_eq!(contents(&engine).await.len() as u64, accepted);
         while engine.stats().table_failures < 2 {
             time::sleep(Duration::from_millis(5)).await;
@@ -451,7 +452,7 @@ fn an_end_in_the_middle_of_flushes_and_merges_loses_nothing() {
                 engine.room().await;
                 let (key, object) =
                     (key((n * 7 + round) % 400), object(&format!("{round}-{n:0200}")));
-                drop(engine.put(&key, object.clone()).unwrap());
+                drop(engine.put(&key, &object).unwrap());
                 model.insert(key, object);
             }
             engine.close().await.unwrap();

@@ -45,9 +45,7 @@ fn object(value: &str) -> Object {
 }
 
 fn encoded(value: &str) -> Bytes {
-    let mut out = Vec::new();
-    object(value).encode(&mut out);
-    out.into()
+    object(value).to_bytes().into()
 }
 
 /// `count` entries; every third one shares a token with others, values differ and pack well.
