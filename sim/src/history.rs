@@ -105,6 +105,9 @@ pub struct Evidence {
     /// When nodes forgot what they held of a key because it was deleted, or had expired, everywhere.
     #[serde(default)]
     pub forgotten: Vec<(KeyIndex, u64)>,
+    /// What of a key nodes could not keep of writes that came after a damage and before they met it, for want of room.
+    #[serde(default)]
+    pub unsalvaged: Vec<(KeyIndex, NodeIndex, u64)>,
     /// The old actors that nodes dropped from the context of a key.
     #[serde(default)]
     pub pruned: Vec<Pruned>,
@@ -467,6 +470,7 @@ mod tests {
             membership: Some(Membership::default()),
             hints: Some(Hints::default()),
             forgotten: vec![(KeyIndex(0), 6)],
+            unsalvaged: vec![(KeyIndex(0), NodeIndex(1), 7)],
             pruned: vec![Pruned { key: KeyIndex(0), from_ns: 7, minted_ns: vec![3] }],
             rules: Rules::default(),
         };

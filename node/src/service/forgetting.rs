@@ -32,6 +32,8 @@ use crate::storage::{Known, TokenRange};
 const ROUNDS_MAX: usize = 64;
 /// Rounds that begin at one time.
 const BEGIN_MAX: usize = 8;
+/// A home replica that does not answer is told what to forget so often, a look apart. Meanwhile exchanges may give it back to the others.
+const TELLS: u32 = 5;
 /// New candidates are looked for so often within a quiet time.
 const LOOKS: u32 = 8;
 /// And at least so often.
@@ -92,8 +94,8 @@ impl Forgetting {
             tasks.push(task::spawn(answering.generation.clone().rise()));
             let request_ids = AtomicU64::new(rng::fork("forgetting-request-id").next_u64());
             let (answering, stop) = (answering.clone(), stop.clone());
-            let driver =
-                Driver { answering, me, options, request_ids, rounds: VecDeque::new(), last: None };
+            let (rounds, untold) = (VecDeque::new(), Vec::new());
+            let driver = Driver { answering, me, options, request_ids, rounds, untold, last: None };
             tasks.push(task::spawn(driver.run(stop)));
         }
         Self { answering, stop, tasks: Mutex::new(tasks) }
@@ -217,6 +219,14 @@ impl Answering {
     }
 }
 
+/// What a home replica is to forget.
+struct Untold {
+    home: NodeIndex,
+    entries: Vec<(Key, u64)>,
+    /// So often still.
+    tells: u32,
+}
+
 /// The task that drives rounds.
 struct Driver {
     answering: Arc<Answering>,
@@ -225,6 +235,8 @@ struct Driver {
     request_ids: AtomicU64,
     /// Those that were answered once, oldest first, with when they are to be asked again.
     rounds: VecDeque<(Instant, Round)>,
+    /// What was proven and a home replica has not confirmed.
+    untold: Vec<Untold>,
     /// The last candidate that had its turn.
     last: Option<(u32, Key)>,
 }
@@ -235,6 +247,7 @@ impl Driver {
         loop {
             let work = async {
                 time::sleep(look).await;
+                self.tell().await;
                 self.finish().await;
                 self.begin().await;
             };
@@ -252,7 +265,15 @@ impl Driver {
             let Some((_, mut round)) = self.rounds.pop_front() else { return };
             let answers = self.ask(&round).await;
             match round.second(&answers, self.options.quiet) {
-                Proven::Forget(candidates) => self.forget(&candidates).await,
+                Proven::Forget(candidates) => {
+                    let homes: BTreeSet<NodeIndex> =
+                        candidates.iter().flat_map(|c| c.home.iter().copied()).collect();
+                    self.untold.extend(homes.into_iter().map(|home| {
+                        let entries = entries(&candidates, home);
+                        Untold { home, entries, tells: TELLS }
+                    }));
+                    self.tell().await;
+                }
                 Proven::TooEarly => {
                     self.rounds.push_back((time::now() + BEAT * 5, round));
                     // Those behind it waited no longer.
@@ -349,17 +370,17 @@ impl Driver {
         future::join_all(asked).await.into_iter().flatten().collect()
     }
 
-    async fn forget(&self, candidates: &[Candidate]) {
-        if candidates.is_empty() {
-            return;
-        }
-        let homes: BTreeSet<NodeIndex> =
-            candidates.iter().flat_map(|candidate| candidate.home.iter().copied()).collect();
-        let told = homes
-            .into_iter()
-            .map(|home| self.call(home, Question::Forget { entries: entries(candidates, home) }));
-        // Who did not hear of it gives it back, and it is forgotten again.
-        drop(future::join_all(told).await);
+    /// Tells home replicas what they are to forget. What was proven stays true: whoever holds the same object later got it from one of them.
+    async fn tell(&mut self) {
+        let untold = std::mem::take(&mut self.untold);
+        let told = untold.iter().map(|untold| {
+            self.call(untold.home, Question::Forget { entries: untold.entries.clone() })
+        });
+        let told = future::join_all(told).await;
+        let left = untold.into_iter().zip(told).filter(|(_, answer)| answer.is_none());
+        // Who never hears of it gives it back, and it is forgotten again.
+        let left = left.map(|(untold, _)| Untold { tells: untold.tells - 1, ..untold });
+        self.untold = left.filter(|untold| untold.tells > 0).collect();
     }
 
     async fn call(&self, node: NodeIndex, question: Question) -> Option<Answer> {

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use self::forgotten::Forgotten;
 use super::anti_entropy::trees::Trees;
 use crate::domain::causality::{Actor, CausalContext};
 use crate::domain::key::Key;
@@ -28,6 +29,7 @@ use crate::runtime::time::Instant;
 use crate::runtime::{event, task, time};
 use crate::storage::{Engine, ITSELF, Known, ReadError, ReserveError, Ticket, WriteError};
 
+mod forgotten;
 mod minting;
 
 /// Locks for keys. Two keys may share one (by token), which costs a wait now and then; a lock is
@@ -130,6 +132,7 @@ pub struct Replica {
     trusts_seen: Mutex<u64>,
     rules: WriteRules,
     pruned: AtomicU64,
+    forgotten: Mutex<Forgotten>,
 }
 
 impl Replica {
@@ -166,6 +169,7 @@ impl Replica {
             trusts_seen: Mutex::new(trusts),
             rules,
             pruned: AtomicU64::new(0),
+            forgotten: Mutex::default(),
         })
     }
 
@@ -232,7 +236,11 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`]; nothing changed.
     pub async fn forget(&self, key: &Key, digest: u64) -> Result<bool, ReplicaError> {
-        self.replace(key, digest, false, Arc::new(Object::new())).await
+        let forgotten = self.replace(key, digest, false, Arc::new(Object::new())).await?;
+        if forgotten {
+            lock(&self.forgotten).add(key.token(), digest);
+        }
+        Ok(forgotten)
     }
 
     /// Puts `object` (empty: nothing) in the place of what a copy in doubt holds under `key`, if that still has `digest`; true when
@@ -273,7 +281,7 @@ impl Replica {
         Ok(true)
     }
 
-    /// What was minted here of a key since it is in doubt, each write with all that its writer had seen: no leftover of an older copy.
+    /// What was written here of a key since it is in doubt, each write with all that its writer had seen: no leftover of an older copy.
     /// `None`: nothing was. Without meaning for a key that is not in doubt.
     pub fn fresh(&self, key: &Key) -> Option<Arc<Object>> {
         self.engine.hint(ITSELF, key).map(|hint| hint.object)
@@ -300,7 +308,8 @@ impl Replica {
         }
     }
 
-    /// Merges `object` into this replica's copy. The ticket resolves once the merge is durable.
+    /// Merges `object`, which a client's write, a repair or a hint brings, into this replica's copy. The ticket resolves once the merge is
+    /// durable. In doubt it is kept as [`fresh`](Self::fresh) as well: whoever sent it may be the only other one that has it.
     ///
     /// # Errors
     /// [`ReplicaError`]; nothing changed.
@@ -311,11 +320,18 @@ impl Replica {
     }
 
     /// Merges what came in an exchange, so that no other replica is about to hear of it, and returns what the key holds now. Nobody waits
-    /// until it is durable: it soon is, and a crash before that leaves it to the next exchange.
+    /// until it is durable: it soon is, and a crash before that leaves it to the next exchange. What was
+    /// [forgotten a moment ago](forgotten) is left there, and returned as it came.
     ///
     /// # Errors
     /// [`ReplicaError`]; nothing changed.
     pub async fn heal(&self, key: &Key, object: Arc<Object>) -> Result<Arc<Object>, ReplicaError> {
+        let forgotten = lock(&self.forgotten).contains(key.token(), object.digest());
+        let doubtful = || self.engine.doubts().iter().any(|range| range.contains(key.token()));
+        if forgotten && !doubtful() {
+            event::note("object_not_taken_back", key.token().0, 0);
+            return Ok(object);
+        }
         Ok(self.merge(key, object, None).await?.0)
     }
 
@@ -328,7 +344,11 @@ impl Replica {
         self.engine.room().await;
         let mut since = self.lock(key).await;
         // What is merged with less than was confirmed stays in doubt.
-        let before = self.engine.known(key).await?.object;
+        let Known { object: before, doubtful } = self.engine.known(key).await?;
+        if doubtful && recent_at.is_some() {
+            // The copy follows in the log, so it is never durable without this.
+            drop(self.store_hint(ITSELF, key, object.clone())?);
+        }
         let policy = self.rules.policies.of(key.bucket());
         let merged = match before.clone() {
             // What a fallback kept was merged without the policy.

@@ -78,8 +78,16 @@ async fn salvage_from(
         if object.is_empty() || before.contains(key.token()) {
             return Ok(());
         }
-        event::note("object_salvaged", key.token().0, damage.table);
-        shared.put_hint(ITSELF, key, Arc::new(object), time::wall_clock_ms()).map(drop)
+        match shared.put_hint(ITSELF, key, Arc::new(object), time::wall_clock_ms()) {
+            Ok(_soon_durable) => event::note("object_salvaged", key.token().0, damage.table),
+            // A smaller one may find room.
+            Err(WriteError::HintsFull { .. }) => {
+                event::note("object_unsalvaged", key.token().0, damage.table);
+                tracing::warn!(%key, "what was written since a table was damaged is not kept as fresh: raise hints.bytes_max");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     };
     let mut from = Bound::Included(Key::lowest(damage.range.first));
     let to = match damage.range.last.0.checked_add(1) {

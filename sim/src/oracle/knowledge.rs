@@ -44,12 +44,13 @@
 //!
 //! Cost: one pass over the events of a key in order of time, each a few unions of bit sets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bits::Bits;
 use super::pruning;
 use crate::history::{
-    Disturbance, Evidence, Fault, Got, HintDeed, History, KeyIndex, Kind, OpId, Operation, Outcome,
+    Disturbance, Endpoint, Evidence, Fault, Got, HintDeed, History, KeyIndex, Kind, NodeIndex,
+    OpId, Operation, Outcome,
 };
 use crate::history::{Rules, ValueId};
 
@@ -367,11 +368,18 @@ fn rolled_back(evidence: &Evidence, op: &Operation, hinted: u8) -> (u8, u8) {
 }
 
 /// How many of its acks damage may have undone: one each time. Reads know it all the same, since the damaged
-/// replica's answers count for no R until it has heard from the others.
+/// replica's answers count for no R until it has heard from the others. Damage that is older undoes one where the node noted, when it
+/// met it, that it had no room for what it had been written since.
 fn damaged(evidence: &Evidence, op: &Operation) -> u8 {
-    let undoes =
-        |d: &&Disturbance| matches!(d.fault, Fault::Damaged(_)) && d.start_ns >= op.start_ns;
-    u8::try_from(evidence.disturbances.iter().filter(undoes).count()).unwrap_or(u8::MAX)
+    let since = |d: &Disturbance| d.start_ns >= op.start_ns;
+    let of = |d: &Disturbance| {
+        if let Fault::Damaged(Endpoint::Node(node)) = d.fault { Some(node) } else { None }
+    };
+    let felt = || evidence.disturbances.iter().filter(|d| since(d)).filter_map(of);
+    let notes = evidence.unsalvaged.iter().filter(|note| note.0 == op.key && note.2 >= op.start_ns);
+    let unsalvaged: BTreeSet<NodeIndex> = notes.map(|note| note.1).collect();
+    let older = unsalvaged.iter().filter(|node| !felt().any(|other| other == **node));
+    u8::try_from(felt().count() + older.count()).unwrap_or(u8::MAX)
 }
 
 /// Hints of its key expired after it began: what fallbacks held of it may have been too old.

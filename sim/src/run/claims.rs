@@ -30,6 +30,7 @@ pub(super) const KINDS: &[&str] = &[
     "hint_expired",
     "hint_reresolved",
     "tombstone_forgotten",
+    "object_unsalvaged",
     "minted_under",
     "vector_pruned",
 ];
@@ -41,6 +42,7 @@ pub(super) struct Claims {
     pub(super) beliefs: Vec<Belief>,
     pub(super) steps: Vec<HintStep>,
     pub(super) forgotten: Vec<(KeyIndex, u64)>,
+    pub(super) unsalvaged: Vec<(KeyIndex, NodeIndex, u64)>,
     pub(super) pruned: Vec<Pruned>,
 }
 
@@ -56,11 +58,16 @@ impl Claims {
                 continue;
             }
             actors.take(event);
+            let (node, of_token) = (NodeIndex(number - 1), || words.sharing.get(&event.a));
             if event.kind == "tombstone_forgotten" {
-                let of_token = words.sharing.get(&event.a).into_iter().flatten();
-                claims.forgotten.extend(of_token.map(|key| (*key, event.at_ns)));
+                let keys = of_token().into_iter().flatten();
+                claims.forgotten.extend(keys.map(|key| (*key, event.at_ns)));
             }
-            claims.take(&words, NodeIndex(number - 1), event);
+            if event.kind == "object_unsalvaged" {
+                let keys = of_token().into_iter().flatten();
+                claims.unsalvaged.extend(keys.map(|key| (*key, node, event.at_ns)));
+            }
+            claims.take(&words, node, event);
         }
         claims.pruned = actors.pruned(&words);
         claims

@@ -131,6 +131,7 @@ fn take_claims(plan: &Plan, evidence: &mut Evidence, trace: &Trace) {
         hints.steps = claims.steps;
     }
     evidence.forgotten = claims.forgotten;
+    evidence.unsalvaged = claims.unsalvaged;
     evidence.pruned = claims.pruned;
 }
 
@@ -188,6 +189,7 @@ async fn drive(plan: Arc<Plan>, system: Arc<dyn System>) -> Driven {
             membership: abilities.gossips.then(|| budget::membership(&plan, healed.views)),
             hints: abilities.hints.then(|| budget::hints(&plan, healed.hints_left)),
             forgotten: Vec::new(),
+            unsalvaged: Vec::new(),
             pruned: Vec::new(),
             rules: budget::rules(&plan),
         },

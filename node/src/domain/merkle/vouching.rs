@@ -3,7 +3,8 @@
 //! A folder that was rolled back, restored or damaged may bring an old value to light whose tombstone was
 //! [forgotten](crate::domain::forgetting) meanwhile. Nothing about the value tells it from a write that nobody else has heard of. So:
 //!
-//! - A copy in doubt sends nothing of what it holds, but what this node has minted since the doubt began: the *fresh* writes. They
+//! - A copy in doubt sends nothing of what it holds, but what this node has minted since the doubt began, or was sent by whoever
+//!   minted it, read it from copies that are not in doubt, or kept it as a hint: the *fresh* writes. They
 //!   are kept beside the copy as well, each with all that its writer had seen, as a fallback would keep them: as a hint, for the
 //!   copy itself. So they outlive the process, and others hear what each replaced. They end once the copy is trusted. In an
 //!   exchange a copy in doubt takes what the other side has, and keeps back what the other side has not seen.
@@ -14,6 +15,7 @@
 //!
 //! No acked write is lost by that while fewer than W replicas were hit. Its coordinator has it: as its own copy, or as a hint for
 //! itself or for another; and so has one more of the W that acked, unless it was hit too. This copy was hit: what it let go it might as well have lost.
+//! What it acked while it was in doubt it keeps as fresh.
 
 use crate::domain::object::Object;
 use crate::domain::policy::Policy;
@@ -37,7 +39,7 @@ pub struct Settled {
 }
 
 /// Settles `own`, which this copy in doubt holds of a key of a bucket with this policy, with what all other live home replicas say.
-/// `fresh`: what was minted here of the key since the doubt began.
+/// `fresh`: what was written here of the key since the doubt began.
 pub fn settle(
     policy: Policy,
     own: &Object,

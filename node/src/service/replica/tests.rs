@@ -345,3 +345,62 @@ fn what_was_written_in_doubt_is_told_from_leftovers_after_a_restart() {
         .unwrap()
         .unwrap();
 }
+
+/// Seed 99000678: a copy in doubt acked a write, was settled with those that had not heard of it while the coordinator was away, and let it go.
+#[test]
+fn what_others_send_to_a_copy_in_doubt_is_fresh_and_what_an_exchange_brings_is_not() {
+    let test = async {
+        let (there, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let coordinator = Engine::open(there.path(), "test", Options::default()).await.unwrap();
+        let coordinator = Replica::start(coordinator, rules()).await.unwrap();
+        let engine = Engine::open(here.path(), "test", Options::default()).await.unwrap();
+        let replica = Replica::start(engine.clone(), rules()).await.unwrap();
+        let [sent, exchanged, before] =
+            ["sent", "exchanged", "before"].map(|n| Key::new("b", n).unwrap());
+        let write = async |key| coordinator.write(key, intent("1")).await.unwrap().object;
+        drop(replica.store(&before, write(&before).await).await.unwrap());
+        engine.doubt_all().await.unwrap();
+        let object = write(&sent).await;
+        for _again in 0..2 {
+            replica.store(&sent, object.clone()).await.unwrap().durable().await.unwrap();
+        }
+        replica.heal(&exchanged, write(&exchanged).await).await.unwrap();
+        assert_eq!(replica.fresh(&sent), Some(object));
+        assert_eq!((replica.fresh(&exchanged), replica.fresh(&before)), (None, None));
+        for engine in [coordinator.engine(), &engine] {
+            engine.close().await.unwrap();
+        }
+    };
+    task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))
+        .unwrap()
+        .unwrap();
+}
+
+/// Seed 99203031: an exchange that ran while one home after the other forgot a tombstone gave it back, and it took another round.
+#[test]
+fn what_was_forgotten_a_moment_ago_is_not_taken_back_from_an_exchange() {
+    let test = async {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path(), "test", Options::default()).await.unwrap();
+        let replica = Replica::start(engine.clone(), rules()).await.unwrap();
+        let key = Key::new("b", "k").unwrap();
+        let old = replica.write(&key, intent("1")).await.unwrap().object;
+        assert!(replica.forget(&key, old.digest()).await.unwrap());
+        replica.heal(&key, old.clone()).await.unwrap();
+        assert!(replica.read(&key).await.unwrap().object.is_none());
+        // Another object under the key is, and so is this one in a copy that cannot vouch for what it lacks.
+        let other = Key::new("b", "other").unwrap();
+        let newer = replica.write(&other, intent("2")).await.unwrap().object;
+        replica.heal(&key, newer.clone()).await.unwrap();
+        assert_eq!(replica.read(&key).await.unwrap().object, Some(newer));
+        let lost = replica.read(&key).await.unwrap().object.unwrap();
+        assert!(replica.forget(&key, lost.digest()).await.unwrap());
+        engine.doubt_all().await.unwrap();
+        replica.heal(&key, lost.clone()).await.unwrap();
+        assert_eq!(replica.read(&key).await.unwrap().object, Some(lost));
+        engine.close().await.unwrap();
+    };
+    task::block_on(1, crate::runtime::time::timeout(Duration::from_secs(60), test))
+        .unwrap()
+        .unwrap();
+}

@@ -130,6 +130,18 @@ fn damage_undoes_one_ack_and_excuses_no_stale_read() {
     let two = "a: put 1 @100-110 => acked \n z: final => none";
     assert_eq!(damaged(two, 200, &[0]), [1], "another one had it");
     assert_eq!(damaged(two, 200, &[0, 1]), NONE);
+    // The damage is older, and was met when there was no room for what had been written since.
+    let unsalvaged = |tale: &str, key, on: &[(u32, u64)]| {
+        let mut evidence = tell(tale);
+        evidence.disturbances = vec![during(50, 900, Fault::Damaged(node(0)))];
+        let note = |(node, at): &(u32, u64)| (KeyIndex(key), NodeIndex(*node), at * 1_000_000);
+        evidence.unsalvaged = on.iter().map(note).collect();
+        points(&evidence)
+    };
+    assert_eq!(unsalvaged(alone, 0, &[(0, 200), (0, 300)]), NONE);
+    assert_eq!(unsalvaged(alone, 1, &[(0, 200)]), [1], "another key");
+    assert_eq!(unsalvaged(alone, 0, &[(0, 60)]), [1], "it came after that");
+    assert_eq!(unsalvaged(two, 0, &[(0, 200), (0, 300)]), [1], "one replica, however often");
     // The other ack was a fallback's, whose hint grew too old meanwhile.
     let mut evidence = tell("a: put 1 sloppy @100-110 => acked 2h1 \n z: final => none");
     evidence.disturbances = vec![during(200, 900, Fault::Damaged(node(0)))];
