@@ -277,7 +277,7 @@ impl Replica {
         self.prune(key, &mut object);
         self.learn(key, &mut since, Some(&before), &object);
         // The ticket is of no use: who needs it to be durable waits for a barrier.
-        drop(self.trees.put(&self.engine, key, Some(&before), &object, None)?);
+        drop(self.trees.put(&self.engine, key, Some(&before), &object, None, None)?);
         Ok(true)
     }
 
@@ -345,10 +345,7 @@ impl Replica {
         let mut since = self.lock(key).await;
         // What is merged with less than was confirmed stays in doubt.
         let Known { object: before, doubtful } = self.engine.known(key).await?;
-        if doubtful && recent_at.is_some() {
-            // The copy follows in the log, so it is never durable without this.
-            drop(self.store_hint(ITSELF, key, object.clone())?);
-        }
+        let fresh = (doubtful && recent_at.is_some()).then(|| object.clone());
         let policy = self.rules.policies.of(key.bucket());
         let merged = match before.clone() {
             // What a fallback kept was merged without the policy.
@@ -360,14 +357,15 @@ impl Replica {
             state => {
                 let mut state = state.unwrap_or_default();
                 let changed = Arc::make_mut(&mut state).merge_under(policy, &object);
-                if !self.prune(key, &mut state) && !changed {
+                if !self.prune(key, &mut state) && !changed && fresh.is_none() {
                     return Ok((state, None));
                 }
                 state
             }
         };
         self.learn(key, &mut since, before.as_deref(), &merged);
-        let ticket = self.trees.put(&self.engine, key, before.as_deref(), &merged, recent_at)?;
+        let before = before.as_deref();
+        let ticket = self.trees.put(&self.engine, key, before, &merged, recent_at, fresh)?;
         Ok((merged, Some(ticket)))
     }
 

@@ -354,6 +354,22 @@ impl Engine {
         self.shared.put(key, object, false)
     }
 
+    /// [`put`](Self::put) under a key that is in doubt, of what is no leftover of an older copy: `fresh`, the write with all that its writer had
+    /// seen, is merged into what is kept under the owner [`ITSELF`](super::ITSELF). Both or nothing; `fresh` is never durable later than
+    /// the object.
+    ///
+    /// # Errors
+    /// As of `put`, and [`HintsFull`](WriteError::HintsFull): nothing changed.
+    pub fn put_fresh(
+        &self,
+        key: &Key,
+        object: &Object,
+        fresh: Arc<Object>,
+        now_ms: u64,
+    ) -> Result<Ticket, WriteError> {
+        self.shared.put_fresh(key, object, fresh, now_ms)
+    }
+
     /// Forgets what is under `key`: an empty object takes its place, in the log, in memory and in tables, so that
     /// no older version shines through. Reads and scans pass over it, and compaction drops it where nothing older lies beneath. The
     /// caller holds the key's lock.

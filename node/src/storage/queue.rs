@@ -241,14 +241,11 @@ impl Shared {
     ) -> Result<Ticket, WriteError> {
         let mut state = self.state();
         let bytes_max = record_bytes_max(key, object);
-        state.admit(bytes_max, &self.options)?;
+        state.admit(&[bytes_max], &self.options)?;
         if state.make_room(key, object, &self.options)? {
             self.graveyard.bell.notify_one();
         }
-        let encoded = state.memtable.insert(key, object);
-        let push = |out: &mut BytesMut| Record::encode_put(key, &encoded, out);
-        let ring = state.push(bytes_max, awaited, &self.options, push);
-        state.quiet_puts |= !awaited;
+        let ring = state.put(key, object, awaited, &self.options);
         Ok(self.pushed(state, ring))
     }
 
@@ -382,8 +379,17 @@ impl Shared {
 }
 
 impl State {
-    /// Says why a record of up to `bytes` is refused, if it is.
-    fn admit(&self, bytes: usize, options: &Options) -> Result<(), WriteError> {
+    /// Appends a put to the open batch and to the memtable. True when the writer must hear of it.
+    fn put(&mut self, key: &Key, object: &Object, awaited: bool, options: &Options) -> bool {
+        let encoded = self.memtable.insert(key, object);
+        let push = |out: &mut BytesMut| Record::encode_put(key, &encoded, out);
+        let ring = self.push(record_bytes_max(key, object), awaited, options, push);
+        self.quiet_puts |= !awaited;
+        ring
+    }
+
+    /// Says why records of up to so many bytes each are refused together, if they are.
+    fn admit(&self, records: &[usize], options: &Options) -> Result<(), WriteError> {
         if self.closing {
             return Err(WriteError::Closed);
         }
@@ -391,9 +397,10 @@ impl State {
             return Err(WriteError::Stalled { reason: reason.clone() });
         }
         let limit = options.batch_bytes_max - BATCH_HEADER_BYTES;
-        if bytes > limit {
+        if let Some(&bytes) = records.iter().find(|bytes| **bytes > limit) {
             return Err(WriteError::TooLarge { bytes, limit });
         }
+        let bytes: usize = records.iter().sum();
         let (pending, limit) = (self.pending_bytes, options.pending_bytes_max);
         if pending + bytes > limit {
             return Err(WriteError::PendingFull { pending, limit });

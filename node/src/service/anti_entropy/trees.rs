@@ -21,7 +21,7 @@ use crate::domain::merkle::tree::Tree;
 use crate::domain::merkle::{Section, digest};
 use crate::domain::object::Object;
 use crate::domain::ring::{NodeIndex, PartitionId, Ring};
-use crate::runtime::time::Instant;
+use crate::runtime::time::{self, Instant};
 use crate::storage::{Engine, ReadError, Ticket, TokenRange, WriteError};
 
 /// See the module.
@@ -151,7 +151,8 @@ impl Trees {
     }
 
     /// Puts `new` (empty: nothing) in the place of `old` in `engine` and in the tree. The caller holds the key's lock and has read
-    /// `old` under it. `recent_at`: when, if other replicas may be about to hear of it; if not, nobody waits for it either.
+    /// `old` under it. `recent_at`: when, if other replicas may be about to hear of it; if not, nobody waits for it either. `fresh`: what is
+    /// to be kept of it beside a copy in doubt.
     ///
     /// # Errors
     /// As [`Engine::put`]: nothing changed.
@@ -162,10 +163,12 @@ impl Trees {
         old: Option<&Object>,
         new: &Object,
         recent_at: Option<Instant>,
+        fresh: Option<Arc<Object>>,
     ) -> Result<Ticket, WriteError> {
-        let put = |object: &Object| match recent_at {
-            Some(_) => engine.put(key, object),
-            None => engine.put_soon(key, object),
+        let put = |object: &Object| match (fresh, recent_at) {
+            (Some(fresh), _) => engine.put_fresh(key, object, fresh, time::wall_clock_ms()),
+            (None, Some(_)) => engine.put(key, object),
+            (None, None) => engine.put_soon(key, object),
         };
         if self.holdings.is_empty() {
             return put(new);

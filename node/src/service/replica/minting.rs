@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ITSELF, Intent, Minted, Replica, ReplicaError, lock, now_s};
+use super::{Intent, Minted, Replica, ReplicaError, lock, now_s};
 use crate::domain::causality::{Actor, CausalContext, Dot};
 use crate::domain::key::Key;
 use crate::domain::mint::{EpochsExhausted, Minter};
@@ -42,14 +42,10 @@ impl Replica {
         let seen = intent.seen.clone();
         let ground = Ground { state: state.as_deref(), doubtful, since: *since };
         let (dot, object, context) = self.write_on(key, ground, intent).await?;
-        let mut told = object.clone();
-        if doubtful {
-            told = alone(&object, dot, &seen);
-            // The copy follows in the log, so it is never durable without this.
-            drop(self.store_hint(ITSELF, key, told.clone())?);
-        }
-        let recent_at = Some(time::now());
-        let ticket = self.trees.put(&self.engine, key, state.as_deref(), &object, recent_at)?;
+        let fresh = doubtful.then(|| alone(&object, dot, &seen));
+        let told = fresh.clone().unwrap_or_else(|| object.clone());
+        let (before, recent_at) = (state.as_deref(), Some(time::now()));
+        let ticket = self.trees.put(&self.engine, key, before, &object, recent_at, fresh)?;
         event::note("minted_under", key.token().0, dot.actor.word());
         event::note("dot_minted", key.token().0, dot.counter);
         Ok(Minted { object: told, context, ticket })

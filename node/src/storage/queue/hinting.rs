@@ -9,6 +9,7 @@ use super::{Shared, State, Ticket, record_bytes_max};
 use crate::domain::key::Key;
 use crate::domain::object::Object;
 use crate::runtime::event;
+use crate::storage::Options;
 use crate::storage::doubt::TokenRange;
 use crate::storage::error::WriteError;
 use crate::storage::hints::{Hint, HintStats, ITSELF, Position};
@@ -20,6 +21,61 @@ const HINT_STEP: usize = 256;
 /// Bytes of hints that one hold of the lock logs again, about.
 const CARRY_STEP_BYTES: usize = 128 << 10;
 
+/// A hint as it is to become.
+struct Grown<'a> {
+    owner: &'a str,
+    key: &'a Key,
+    object: Arc<Object>,
+    since_ms: u64,
+}
+
+impl Grown<'_> {
+    /// Bytes that its record takes, at most.
+    fn bytes_max(&self) -> usize {
+        self.owner.len() + record_bytes_max(self.key, &self.object)
+    }
+}
+
+impl State {
+    /// What is kept for `owner` under `key` with `object` merged into it; `None`: that is in it already.
+    fn grown<'a>(
+        &self,
+        owner: &'a str,
+        key: &'a Key,
+        object: Arc<Object>,
+        now_ms: u64,
+    ) -> Option<Grown<'a>> {
+        let Some(held) = self.hints.get(owner, key) else {
+            return Some(Grown { owner, key, object, since_ms: now_ms });
+        };
+        let mut merged = Object::clone(&held.object);
+        // The age never goes back with a clock that was set back.
+        let since_ms = held.since_ms.max(now_ms);
+        merged.merge(&object).then(|| Grown { owner, key, object: Arc::new(merged), since_ms })
+    }
+
+    /// # Errors
+    /// [`WriteError::HintsFull`].
+    fn hint_fits(&self, hint: &Grown<'_>, options: &Options) -> Result<(), WriteError> {
+        let (bytes, limit) = (self.hints.bytes_beside(hint.owner), options.hint_bytes_max);
+        if self.hints.bytes_with(hint.owner, hint.key, &hint.object) > limit.max(bytes) {
+            return Err(WriteError::HintsFull { bytes, limit });
+        }
+        Ok(())
+    }
+
+    /// Appends the hint to the open batch and puts it in the place of what was there. True when the writer must hear of it.
+    fn hint(&mut self, hint: Grown<'_>, options: &Options) -> bool {
+        let bytes_max = hint.bytes_max();
+        let Grown { owner, key, object, since_ms } = hint;
+        let push = |out: &mut BytesMut| Record::encode_hint(owner, key, &object, since_ms, out);
+        let ring = self.push(bytes_max, true, options, push);
+        let batch = self.open.number;
+        self.hints.insert(owner, key, object, since_ms, batch);
+        ring
+    }
+}
+
 impl Shared {
     /// Merges `object` into what is kept for `owner` under `key`, or changes nothing.
     pub(in crate::storage) fn put_hint(
@@ -30,38 +86,45 @@ impl Shared {
         now_ms: u64,
     ) -> Result<Ticket, WriteError> {
         let mut state = self.state();
-        let held = state.hints.get(owner, key);
-        // The age never goes back with a clock that was set back.
-        let since_ms = held.as_ref().map_or(now_ms, |held| held.since_ms.max(now_ms));
-        let object = match held {
-            None => object,
-            Some(held) => {
-                let mut merged = Object::clone(&held.object);
-                if !merged.merge(&object) {
-                    if state.closing {
-                        return Err(WriteError::Closed);
-                    }
-                    let batch = state.awaited_through();
-                    drop(state);
-                    return Ok(Ticket { shared: self.clone(), batch });
-                }
-                Arc::new(merged)
+        let Some(hint) = state.grown(owner, key, object, now_ms) else {
+            if state.closing {
+                return Err(WriteError::Closed);
             }
+            let batch = state.awaited_through();
+            drop(state);
+            return Ok(Ticket { shared: self.clone(), batch });
         };
-        let bytes_max = owner.len() + record_bytes_max(key, &object);
-        state.admit(bytes_max, &self.options)?;
-        let (bytes, limit) = (state.hints.bytes_beside(owner), self.options.hint_bytes_max);
-        if state.hints.bytes_with(owner, key, &object) > limit.max(bytes) {
-            return Err(WriteError::HintsFull { bytes, limit });
-        }
+        state.admit(&[hint.bytes_max()], &self.options)?;
+        state.hint_fits(&hint, &self.options)?;
         if state.shorten_log(&self.options) {
             self.graveyard.bell.notify_one();
         }
-        let push = |out: &mut BytesMut| Record::encode_hint(owner, key, &object, since_ms, out);
-        let ring = state.push(bytes_max, true, &self.options, push);
-        let batch = state.open.number;
-        state.hints.insert(owner, key, object, since_ms, batch);
+        let ring = state.hint(hint, &self.options);
         Ok(self.pushed(state, ring))
+    }
+
+    /// Puts `object` under `key`, and merges `fresh` into what is kept of it [for this copy itself](ITSELF): both, or nothing changes. A
+    /// dot that is kept there and not in the copy would be minted again. `fresh` comes first in the log.
+    pub(in crate::storage) fn put_fresh(
+        self: &Arc<Self>,
+        key: &Key,
+        object: &Object,
+        fresh: Arc<Object>,
+        now_ms: u64,
+    ) -> Result<Ticket, WriteError> {
+        let mut state = self.state();
+        let hint = state.grown(ITSELF, key, fresh, now_ms);
+        let hint_bytes = hint.as_ref().map_or(0, Grown::bytes_max);
+        state.admit(&[hint_bytes, record_bytes_max(key, object)], &self.options)?;
+        if let Some(hint) = &hint {
+            state.hint_fits(hint, &self.options)?;
+        }
+        if state.make_room(key, object, &self.options)? {
+            self.graveyard.bell.notify_one();
+        }
+        let hinted = hint.is_some_and(|hint| state.hint(hint, &self.options));
+        let put = state.put(key, object, true, &self.options);
+        Ok(self.pushed(state, hinted || put))
     }
 
     /// Forgets the hint if its object still has `digest`; true when it did.
@@ -120,7 +183,7 @@ impl Shared {
         digest: u64,
     ) -> Result<(bool, bool), WriteError> {
         let bytes_max = RECORD_OVERHEAD_BYTES + owner.len() + key.size_bytes();
-        state.admit(bytes_max, &self.options)?;
+        state.admit(&[bytes_max], &self.options)?;
         if !state.hints.remove(owner, key, digest) {
             return Ok((false, false));
         }
@@ -199,7 +262,7 @@ impl Shared {
                 && let Some(Hint { object, since_ms, .. }) = state.hints.get(owner, key)
             {
                 let bytes_max = owner.len() + record_bytes_max(key, &object);
-                state.admit(bytes_max, &self.options)?;
+                state.admit(&[bytes_max], &self.options)?;
                 let push =
                     |out: &mut BytesMut| Record::encode_hint(owner, key, &object, since_ms, out);
                 ring |= state.push(bytes_max, false, &self.options, push);

@@ -247,6 +247,40 @@ fn a_closed_engine_takes_no_hint() {
     });
 }
 
+/// Seed 99402134: a write in doubt was kept as fresh, memory had no room for the copy, and its dot was minted again for another write.
+#[test]
+fn a_fresh_write_is_in_the_copy_and_beside_it_or_in_neither() {
+    run(async {
+        let dir = temp_dir();
+        let small = Options { hint_bytes_max: 2000, ..tiny() };
+        let engine = open(dir.path(), small).await;
+        let fresh = |engine: &Engine, n| engine.hint(ITSELF, &key(n)).map(|hint| hint.object);
+        let ticket = engine.put_fresh(&key(1), &object("both"), object("fresh"), 5).unwrap();
+        ticket.durable().await.unwrap();
+        let again = engine.put_fresh(&key(1), &object("newer"), object("fresh"), 5).unwrap();
+        again.durable().await.unwrap();
+        let crashed = folder(&image(dir.path()).await).await;
+        let other = open(crashed.path(), small).await;
+        assert_eq!(other.get(&key(1)).await.unwrap(), Some(object("newer")));
+        assert_eq!(fresh(&other, 1), Some(object("fresh")));
+        other.close().await.unwrap();
+
+        let large = object(&"x".repeat(2000));
+        let refused = engine.put_fresh(&key(2), &object("copy"), large, 5);
+        assert!(matches!(refused, Err(WriteError::HintsFull { .. })), "{refused:?}");
+        assert_eq!((engine.get(&key(2)).await.unwrap(), fresh(&engine, 2)), (None, None));
+        // A folder where the next tables should be: nothing can be written there, and memory fills.
+        for n in 1..200 {
+            fs::create_dir_all(&dir.path().join(format!("table-{n:010}.sst"))).await.unwrap();
+        }
+        while engine.put(&key(3), &object(&"y".repeat(500))).is_ok() {}
+        let refused = engine.put_fresh(&key(2), &object(&"z".repeat(500)), object("fresh"), 5);
+        assert!(matches!(refused, Err(WriteError::Overloaded { .. })), "{refused:?}");
+        assert_eq!((engine.get(&key(2)).await.unwrap(), fresh(&engine, 2)), (None, None));
+        // It cannot be closed in order before its memtables are tables; the process ends here.
+    });
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Hint { owner: u8, key: u64, node: u64, now_ms: u64 },
