@@ -321,7 +321,7 @@ impl Replica {
 
     /// Merges what came in an exchange, so that no other replica is about to hear of it, and returns what the key holds now. Nobody waits
     /// until it is durable: it soon is, and a crash before that leaves it to the next exchange. What was
-    /// [forgotten a moment ago](forgotten) is left there, and returned as it came.
+    /// forgotten a moment ago is left there, and returned as it came.
     ///
     /// # Errors
     /// [`ReplicaError`]; nothing changed.
