@@ -60,7 +60,7 @@ async fn open(folder: &str, cluster: &str) -> Result<Engine, OpenError> {
 async fn fill(engine: &Engine, keys: std::ops::Range<u32>) {
     for n in keys {
         engine.room().await;
-        let ticket = engine.put(&key(n), object(n)).expect("there is room");
+        let ticket = engine.put(&key(n), &object(n)).expect("there is room");
         ticket.durable().await.expect("the disk is well");
     }
 }
@@ -133,9 +133,9 @@ fn a_device_in_trouble_refuses_by_name_and_loses_nothing() {
         fill(&engine, 0..20).await;
         // The log's device is full: what is accepted waits, what comes later is refused.
         disk::limit_capacity(machine, Some(disk::used(machine)));
-        let waiting = engine.put(&key(20), object(20)).unwrap();
+        let waiting = engine.put(&key(20), &object(20)).unwrap();
         let refused = loop {
-            match engine.put(&key(21), object(21)) {
+            match engine.put(&key(21), &object(21)) {
                 Ok(ticket) => drop(ticket),
                 Err(error) => break error,
             }
@@ -146,11 +146,11 @@ fn a_device_in_trouble_refuses_by_name_and_loses_nothing() {
         waiting.durable().await.unwrap();
         // Writes and syncs that fail are tried again elsewhere.
         disk::fail_writes(machine, 3);
-        engine.put(&key(22), object(22)).unwrap().durable().await.unwrap();
+        engine.put(&key(22), &object(22)).unwrap().durable().await.unwrap();
         disk::fail_syncs(machine, 3);
         loop {
             engine.room().await;
-            match engine.put(&key(23), object(23)) {
+            match engine.put(&key(23), &object(23)) {
                 Ok(ticket) => break ticket.durable().await.unwrap(),
                 Err(WriteError::Stalled { .. }) => {}
                 Err(other) => panic!("{other}"),
