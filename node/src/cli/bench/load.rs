@@ -230,13 +230,16 @@ impl Worker {
         // Spread the first requests over one interval, or all connections beat together.
         let mut due = time::now() + self.load.pace.unwrap_or_default().mul_f64(self.rng.random());
         while !stop.load(Ordering::Relaxed) {
-            if let Some(pace) = self.load.pace {
-                time::sleep_until(due).await;
-                self.step(due, &phase, &mut phases).await;
-                due = due + pace;
-            } else {
+            let Some(pace) = self.load.pace else {
                 self.step(time::now(), &phase, &mut phases).await;
-            }
+                continue;
+            };
+            // A request that the one before held up waited since it was due; the timer's lateness is not the nodes'.
+            let held_up = time::now() >= due;
+            time::sleep_until(due).await;
+            let since = if held_up { due } else { time::now() };
+            self.step(since, &phase, &mut phases).await;
+            due = due + pace;
         }
         phases
     }
@@ -261,7 +264,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn step(&mut self, due: Instant, phase: &AtomicUsize, phases: &mut [Measured]) {
+    async fn step(&mut self, since: Instant, phase: &AtomicUsize, phases: &mut [Measured]) {
         let reads = self.rng.random_bool(self.load.reads);
         let own = self.rng.random_range(0..self.contexts.len());
         let request = if reads {
@@ -272,7 +275,7 @@ impl Worker {
         };
         let answer = self.client.send(request, time::now() + REQUEST_DEADLINE).await;
         let measured = phases.get_mut(phase.load(Ordering::Relaxed));
-        let us = u64::try_from(time::now().since(due).as_micros()).unwrap_or(LATENCY_MAX_US);
+        let us = u64::try_from(time::now().since(since).as_micros()).unwrap_or(LATENCY_MAX_US);
         match answer {
             Ok(answer) if answer.status == 200 || answer.status == 300 => {
                 if !reads {

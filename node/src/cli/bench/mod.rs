@@ -1,8 +1,8 @@
 //! `starling bench`: a closed-loop load generator, and what to hold its figures against.
 //!
 //! Each connection sends its next request when the last one is answered, so the offered load follows
-//! what the cluster can take; `--rate` caps it, and then latency counts from the moment at which a
-//! request was due, so that a stall is not hidden by the requests it kept from being sent.
+//! what the cluster can take; `--rate` caps it, and then the latency of a request that the one before held up counts
+//! from the moment at which it was due, so that a stall is not hidden by the requests it kept from being sent.
 //!
 //! Every key is written once before the clock starts. Each connection overwrites keys of its own
 //! with the context of its last write, as a client should: no siblings pile up. It reads any key.

@@ -172,19 +172,19 @@ pub(super) async fn run(
     time::sleep(args.duration).await;
 
     progress(&format!("{} is killed for {:.0} s", watch.owner, outage.as_secs_f64()));
-    cluster.kill(victim)?;
     load.enter(Phase::Outage as usize);
+    cluster.kill(victim).await?;
+    if args.wipe {
+        cluster.wipe(victim).await?;
+    }
     watch.look_for(outage).await;
 
     progress(&format!(
         "{} is started again; {} hints are kept for it",
         watch.owner, watch.most.count
     ));
-    if args.wipe {
-        cluster.wipe(victim)?;
-    }
-    cluster.restart(victim)?;
     load.enter(Phase::Replay as usize);
+    cluster.restart(victim).await?;
     let (began, patience) = (time::now(), (outage * PATIENCE).max(PATIENCE_MIN));
     let heal = match args.wipe {
         false => None,

@@ -1,5 +1,6 @@
 //! Processes that a bench starts and stops: nodes, or the bare target.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -7,9 +8,11 @@ use std::time::Duration;
 
 use super::{BenchArgs, BenchError};
 use crate::client::{Client, Request};
-use crate::runtime::time;
+use crate::runtime::{task, time};
 
 const START_WITHIN: Duration = Duration::from_secs(20);
+/// How often it is asked whether a killed process is gone.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Running processes and their data. Dropping this kills them and removes the data.
 pub(super) struct Processes {
@@ -33,26 +36,37 @@ impl Drop for Processes {
 }
 
 impl Processes {
-    /// Kills the node at `at` (SIGKILL), and waits until it is gone.
-    pub(super) fn kill(&mut self, at: usize) -> Result<(), BenchError> {
+    /// Kills the node at `at` (SIGKILL), and waits until it is gone. Like all that is done while clients are measured, it
+    /// leaves the thread to them.
+    pub(super) async fn kill(&mut self, at: usize) -> Result<(), BenchError> {
         let child = &mut self.children[at];
         child.kill()?;
-        child.wait()?;
+        while child.try_wait()?.is_none() {
+            time::sleep(LOOK_EVERY).await;
+        }
         Ok(())
     }
 
     /// Removes all that the node at `at`, which was killed, has stored.
-    pub(super) fn wipe(&self, at: usize) -> Result<(), BenchError> {
-        let Some(folder) = &self.folder else { return Ok(()) };
-        Ok(std::fs::remove_dir_all(folder.join(name(at)))?)
+    pub(super) async fn wipe(&self, at: usize) -> Result<(), BenchError> {
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        in_background(move || Ok(std::fs::remove_dir_all(folder.join(name(at)))?)).await
     }
 
     /// Starts the node at `at` again, on the data that it left. It may take a while to be ready.
-    pub(super) fn restart(&mut self, at: usize) -> Result<(), BenchError> {
-        let Some(folder) = &self.folder else { return Ok(()) };
-        self.children[at] = start_node(folder, &name(at))?;
+    pub(super) async fn restart(&mut self, at: usize) -> Result<(), BenchError> {
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        self.children[at] = in_background(move || start_node(&folder, &name(at))).await?;
         Ok(())
     }
+}
+
+/// Runs `work`, which blocks, on a thread of its own.
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BenchError> + Send + 'static,
+) -> Result<T, BenchError> {
+    let ending = |_| io::Error::new(io::ErrorKind::Interrupted, "the process is ending");
+    task::run_blocking(work).await.map_err(ending)?
 }
 
 /// The name of the node at `at`.
@@ -125,8 +139,7 @@ fn start(
     arguments: &[String],
     log: Option<std::fs::File>,
 ) -> Result<Child, BenchError> {
-    let failed =
-        |e: std::io::Error| BenchError::Start { what: what.to_owned(), reason: e.to_string() };
+    let failed = |e: io::Error| BenchError::Start { what: what.to_owned(), reason: e.to_string() };
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());

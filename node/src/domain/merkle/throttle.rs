@@ -3,10 +3,15 @@
 //! The rate grows by a fixed step while nobody is in the way and is halved, once a second at the most, when clients, here or at the other side,
 //! wait longer than they have to (additive increase, multiplicative decrease, as for [hints](crate::domain::hint)). What a question
 //! costs is known when it is answered, so the bucket may go into debt, and the next question waits until that
-//! is paid: over any while no more is spent than the rate allows and one message.
+//! is paid: over any while no more is spent than the rate allows and the messages under way.
+//!
+//! Questions take turns: each reserves what a full message costs until its own cost is known, so that those that wait
+//! for the same debt come one after the other. All at once, their answers would be worked on in one burst, and
+//! clients would wait behind it.
 
 use std::time::Duration;
 
+use super::message::OBJECTS_BYTES;
 use crate::runtime::time::Instant;
 
 /// The rate changes at most this often.
@@ -14,7 +19,9 @@ const STEP_EVERY: Duration = Duration::from_millis(250);
 /// It is halved at most this often: what clients feel is an average, in which the last halving shows no sooner.
 const HALVE_EVERY: Duration = Duration::from_secs(1);
 /// The bucket holds what so long a time brings.
-const BURST: Duration = Duration::from_millis(100);
+const BURST: Duration = Duration::from_millis(5);
+/// Nor does a turn reserve more than this brings: at low rates messages are small more often than not.
+const TURN_MAX: Duration = Duration::from_millis(10);
 
 /// The bounds of a [`Throttle`], in bytes a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +30,15 @@ pub struct Limits {
     pub least: u64,
     /// Nor does it rise above this.
     pub most: u64,
+}
+
+/// When a question may be asked.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "what it reserved is given back by `spent`"]
+pub struct Turn {
+    /// Not before this.
+    pub at: Instant,
+    reserved: f64,
 }
 
 /// See the module.
@@ -50,19 +66,20 @@ impl Throttle {
         Self { limits, rate, left: 0.0, at: now, stepped_at: now, halve_at: now, crowded: false }
     }
 
-    /// When the next question may be asked: `now`, or once the debt is paid.
-    pub fn ready_at(&mut self, now: Instant) -> Instant {
+    /// The next question's turn: now, or once the debt is paid.
+    pub fn turn(&mut self, now: Instant) -> Turn {
         self.fill(now);
-        if self.left >= 0.0 {
-            return now;
-        }
-        now + Duration::from_secs_f64(-self.left / self.rate)
+        let wait = (-self.left / self.rate).max(0.0);
+        let reserved = (self.rate * TURN_MAX.as_secs_f64()).min(OBJECTS_BYTES as f64);
+        self.left -= reserved;
+        Turn { at: now + Duration::from_secs_f64(wait), reserved }
     }
 
-    /// So many bytes were moved. `crowded`: clients waited longer than they have to.
-    pub fn spent(&mut self, now: Instant, bytes: usize, crowded: bool) {
+    /// In this turn so many bytes were moved. `crowded`: clients waited longer than they have to. A turn of which this is never
+    /// said, since its question failed, costs what it reserved.
+    pub fn spent(&mut self, now: Instant, turn: Turn, bytes: usize, crowded: bool) {
         self.fill(now);
-        self.left -= bytes as f64;
+        self.left += turn.reserved - bytes as f64;
         self.crowded |= crowded;
         if now.since(self.stepped_at) < STEP_EVERY {
             return;

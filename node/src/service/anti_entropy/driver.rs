@@ -219,9 +219,9 @@ async fn build(shared: Arc<Shared>, partition: u32) {
     let (engine, trees) = (shared.replica.engine(), shared.replica.trees());
     trees.begin(partition);
     loop {
-        shared.paced().await;
+        let turn = shared.turn().await;
         match trees.build_page(engine, partition, PAGE_BYTES).await {
-            Ok((Progress::Reading, bytes)) => shared.spent(bytes, false),
+            Ok((Progress::Reading, bytes)) => shared.spent(turn, bytes, false),
             Ok((Progress::Ready, _)) => {
                 shared.metrics.trees_built.increment();
                 event::note("tree_built", u64::from(partition), 0);

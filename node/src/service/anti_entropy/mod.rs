@@ -45,7 +45,7 @@ use super::metrics::Metrics;
 use super::replica::Replica;
 use crate::domain::merkle::exchange::Summary;
 use crate::domain::merkle::schedule::Schedule;
-use crate::domain::merkle::throttle::{Limits, Throttle};
+use crate::domain::merkle::throttle::{Limits, Throttle, Turn};
 use crate::domain::ring::{NodeIndex, PartitionId};
 use crate::rpc::Peer;
 use crate::runtime::rng;
@@ -134,18 +134,20 @@ impl Shared {
         lock(&self.schedule)
     }
 
-    /// Waits until the next bytes may be moved.
-    async fn paced(&self) {
-        let ready = lock(&self.throttle).ready_at(time::now());
-        if ready > time::now() {
-            time::sleep_until(ready).await;
+    /// Waits for the turn of the next question.
+    async fn turn(&self) -> Turn {
+        let now = time::now();
+        let turn = lock(&self.throttle).turn(now);
+        if turn.at > now {
+            time::sleep_until(turn.at).await;
         }
+        turn
     }
 
-    /// So many bytes were moved. `crowded`: the other side's clients wait.
-    fn spent(&self, bytes: usize, crowded: bool) {
+    /// In this turn so many bytes were moved. `crowded`: the other side's clients wait.
+    fn spent(&self, turn: Turn, bytes: usize, crowded: bool) {
         let (now, crowded) = (time::now(), crowded || self.answering.is_crowded());
-        lock(&self.throttle).spent(now, bytes, crowded);
+        lock(&self.throttle).spent(now, turn, bytes, crowded);
         *lock(&self.compared_at) = now;
         self.metrics.repair_bytes.add(bytes as u64);
     }

@@ -275,7 +275,7 @@ impl Session {
     }
 
     async fn ask_peer(&self, peer: &Peer, ask: Ask) -> Result<Answer, SessionError> {
-        self.shared.paced().await;
+        let turn = self.shared.turn().await;
         let ask = self.renewed(ask).await?;
         let head = RequestHead {
             request_id: self.shared.request_ids.fetch_add(1, Ordering::Relaxed),
@@ -284,7 +284,7 @@ impl Session {
         let sent = bytes_of(&ask);
         match peer.call(head, &Request::Exchange { ring: self.ring, ask }).await? {
             Reply::Exchanged { crowded, answer } => {
-                self.shared.spent(sent + bytes_of_answer(&answer), crowded);
+                self.shared.spent(turn, sent + bytes_of_answer(&answer), crowded);
                 Ok(answer)
             }
             Reply::Refused(refusal) => Err(refusal.into()),

@@ -21,8 +21,8 @@ use crate::runtime::fs::{File, OpenMode};
 
 /// The file is written in pieces of at least this.
 const PIECE_BYTES: usize = 256 << 10;
-/// And synced each time so much was written.
-const SYNC_BYTES: u64 = 8 << 20;
+/// And synced each time so much was written: a sync of more holds up the syncs of the log, of other nodes on the disk as well.
+const SYNC_BYTES: u64 = 1 << 20;
 /// The largest object: no batch of the log can hold more.
 const OBJECT_BYTES_MAX: usize = 1 << 30;
 

@@ -17,13 +17,13 @@ fn spend(
 ) -> u64 {
     let (end, mut spent) = (now + Duration::from_secs(seconds), 0);
     loop {
-        let ready = throttle.ready_at(now);
-        now = ready.max(now) + Duration::from_millis(1);
+        let turn = throttle.turn(now);
+        now = turn.at.max(now) + Duration::from_millis(1);
         if now > end {
             return spent;
         }
         spent += bytes as u64;
-        throttle.spent(now, bytes, crowded);
+        throttle.spent(now, turn, bytes, crowded);
     }
 }
 
@@ -64,8 +64,28 @@ fn one_bad_moment_halves_it_once() {
 fn a_large_message_is_paid_for_before_the_next() {
     let start = Instant::from_nanos(1);
     let mut throttle = Throttle::new(Limits { least: 1_000, most: 1_000 }, start);
-    assert_eq!(throttle.ready_at(start), start);
-    throttle.spent(start, 5_000, false);
-    let ready = throttle.ready_at(start).since(start);
+    let turn = throttle.turn(start);
+    assert_eq!(turn.at, start);
+    throttle.spent(start, turn, 5_000, false);
+    let ready = throttle.turn(start).at.since(start);
     assert!((4.9..=5.1).contains(&ready.as_secs_f64()), "{ready:?}");
+}
+
+#[test]
+fn who_waits_for_the_same_debt_takes_turns() {
+    let start = Instant::from_nanos(1);
+    let rate = 64 << 20;
+    let mut throttle = Throttle::new(Limits { least: rate, most: rate }, start);
+    let turns: Vec<_> = (0..8).map(|_| throttle.turn(start)).collect();
+    for (at, turn) in turns.iter().enumerate() {
+        // 64 KiB each, at 64 MiB a second.
+        let wait = turn.at.since(start).as_secs_f64() * 1_024.0;
+        assert!((wait - at as f64).abs() < 0.01, "turn {at} after {wait} / 1,024 s");
+    }
+    // What was small gives the rest back: as if only 8 KiB had been reserved.
+    for turn in turns {
+        throttle.spent(start, turn, 1 << 10, false);
+    }
+    let wait = throttle.turn(start).at.since(start).as_secs_f64() * 1_024.0;
+    assert!((wait - 0.125).abs() < 0.01, "{wait} / 1,024 s");
 }
