@@ -39,7 +39,26 @@ struct Progress {
     node: String,
     busy: bool,
     doubtful: u64,
+    bytes_per_s: u64,
+    bytes_per_s_max: u64,
+    clients_wait: bool,
     partitions: Vec<Partition>,
+}
+
+impl Progress {
+    /// Whether anything is under way, how fast, and why not faster.
+    fn pace(&self) -> String {
+        if !self.busy {
+            return String::new();
+        }
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        let (now, most) = (mb(self.bytes_per_s), mb(self.bytes_per_s_max));
+        let held_back = match self.clients_wait {
+            true => format!(", not {most:.1}, since clients wait"),
+            false => String::new(),
+        };
+        format!("; under way at {now:.1} MB/s at the most{held_back}")
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,7 +120,7 @@ fn read(node: &NodeUrl, answer: &Response) -> Result<Progress, Failure> {
 }
 
 fn page(progress: &Progress, partition: Option<u32>) -> String {
-    let Progress { node, busy, doubtful, partitions } = progress;
+    let Progress { node, doubtful, partitions, .. } = progress;
     let sum = |count: fn(&Partition) -> u64| partitions.iter().map(count).sum::<u64>();
     let mut page = format!(
         "{node}: {} partitions, {} keys, {doubtful} partitions in doubt; sent {}, received {}{}\n",
@@ -109,7 +128,7 @@ fn page(progress: &Progress, partition: Option<u32>) -> String {
         sum(|p| p.keys),
         sum(|p| p.keys_sent),
         sum(|p| p.keys_received),
-        if *busy { "; under way" } else { "" },
+        progress.pace(),
     );
     for part in partitions.iter().filter(|part| partition == Some(part.partition)) {
         let root = part.root.as_deref().unwrap_or("being built");
@@ -131,17 +150,21 @@ mod tests {
 
     #[test]
     fn progress_is_told_in_a_line_and_a_partition_in_full() {
-        let body = r#"{"node":"n1","busy":true,"doubtful":1,"partitions":[
+        let body = r#"{"node":"n1","busy":true,"doubtful":1,"bytes_per_s":6000000,"bytes_per_s_max":48000000,"clients_wait":true,"partitions":[
             {"partition":7,"root":"00ff","keys":3,"doubtful":true,"keys_sent":1,"keys_received":2,
              "exchanges":[{"with":"n2","ago_ms":1500},{"with":"n3","ago_ms":null}]},
             {"partition":8,"root":null,"keys":0}]}"#;
         let progress: Progress = serde_json::from_str(body).unwrap();
         insta::assert_snapshot!(page(&progress, Some(7)), @r"
-        n1: 2 partitions, 3 keys, 1 partitions in doubt; sent 1, received 2; under way
+        n1: 2 partitions, 3 keys, 1 partitions in doubt; sent 1, received 2; under way at 6.0 MB/s at the most, not 48.0, since clients wait
         partition 7: 3 keys, root 00ff, in doubt
           compared with n2 1.5 s ago
           not compared with n3 by this node
         ");
         assert_eq!(page(&progress, None).lines().count(), 1);
+        let free = Progress { clients_wait: false, ..progress };
+        assert!(page(&free, None).ends_with("; under way at 6.0 MB/s at the most\n"));
+        let idle = Progress { busy: false, ..free };
+        assert!(page(&idle, None).ends_with("received 2\n"));
     }
 }

@@ -172,10 +172,14 @@ pub async fn repair(State(app): State<Arc<App>>) -> Json {
             })
         })
         .collect();
+    let pace = app.anti_entropy.pace();
     as_json(&json!({
         "node": app.config.node,
         "period_ms": app.config.anti_entropy.period_ms,
         "busy": app.anti_entropy.is_busy(),
+        "bytes_per_s": pace.bytes_per_s,
+        "bytes_per_s_max": pace.bytes_per_s_max,
+        "clients_wait": pace.clients_wait,
         "spent_keys": app.forgetting.candidates(),
         "forgotten": app.metrics.tombstones_forgotten.get(),
         "doubtful": stats.iter().filter(|stats| stats.doubtful).count(),

@@ -62,11 +62,15 @@ pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     let help = "Old actors that were dropped from keys' contexts since the start.";
     gauge(&mut text, "starling_pruned_actors", help, app.replica.pruned());
     members(&app, &mut text);
-    let (doubtful, rate) = (app.anti_entropy.doubtful().len(), app.anti_entropy.rate());
+    let (doubtful, pace) = (app.anti_entropy.doubtful().len(), app.anti_entropy.pace());
     let help = "Home partitions of which this copy may lack something.";
     gauge(&mut text, "starling_doubtful_partitions", help, doubtful);
     let help = "Bytes that exchanges may move in a second now.";
-    gauge(&mut text, "starling_repair_bytes_per_second_max", help, rate.round());
+    gauge(&mut text, "starling_repair_bytes_per_second_max", help, pace.bytes_per_s);
+    let help = "1 while exchanges are held back since clients wait.";
+    gauge(&mut text, "starling_repair_slowed", help, u8::from(pace.clients_wait));
+    let help = "Bytes of writes kept apart while this copy is in doubt.";
+    gauge(&mut text, "starling_own_hint_bytes", help, stats.own_hint_bytes);
     let ready = u8::from(app.is_ready());
     gauge(&mut text, "starling_ready", "1 while the node serves.", ready);
     text.push_str("# EOF\n");
@@ -89,6 +93,16 @@ fn tables(stats: &Stats, text: &mut String) {
         ("cache_misses", "Blocks not found in the cache since the start.", stats.cache_misses),
         ("cache_bytes", "Bytes of the blocks in the cache.", stats.cache_bytes),
         ("doubtful_ranges", "Ranges of tokens that damage put in doubt.", stats.doubtful_ranges),
+        (
+            "fresh_refused",
+            "Writes to keys in doubt that found no room apart (hints.bytes_max), and were refused.",
+            stats.fresh_refused,
+        ),
+        (
+            "objects_unsalvaged",
+            "Writes since a table's damage that found no room apart (hints.bytes_max).",
+            stats.unsalvaged,
+        ),
     ] {
         gauge(text, &format!("starling_{name}"), help, value);
     }

@@ -359,7 +359,7 @@ impl Engine {
     /// the object.
     ///
     /// # Errors
-    /// As of `put`, and [`HintsFull`](WriteError::HintsFull): nothing changed.
+    /// As of `put`, and [`FreshFull`](WriteError::FreshFull): nothing changed.
     pub fn put_fresh(
         &self,
         key: &Key,

@@ -109,6 +109,17 @@ pub enum WriteError {
         /// The most that they may.
         limit: u64,
     },
+    /// Nothing changed. As much is kept for [this copy itself](super::ITSELF) as may be: first it must be in doubt no more.
+    #[error(
+        "writes that are kept apart while this copy is in doubt take {bytes} bytes, the limit is {limit} (hints.bytes_max): \
+         raise it, or bring the other home replicas back, which end the doubt"
+    )]
+    FreshFull {
+        /// What they weigh now.
+        bytes: u64,
+        /// The most that they may.
+        limit: u64,
+    },
     /// Nothing changed, and never will: the record is larger than a batch may be.
     #[error("the object takes {bytes} bytes, the limit is {limit}")]
     TooLarge {

@@ -81,7 +81,8 @@ async fn salvage_from(
         match shared.put_hint(ITSELF, key, Arc::new(object), time::wall_clock_ms()) {
             Ok(_soon_durable) => event::note("object_salvaged", key.token().0, damage.table),
             // A smaller one may find room.
-            Err(WriteError::HintsFull { .. }) => {
+            Err(WriteError::FreshFull { .. }) => {
+                shared.count_unsalvaged();
                 event::note("object_unsalvaged", key.token().0, damage.table);
                 tracing::warn!(%key, "what was written since a table was damaged is not kept as fresh: raise hints.bytes_max");
             }

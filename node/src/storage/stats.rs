@@ -65,4 +65,9 @@ pub struct Stats {
     pub cache_bytes: u64,
     /// Ranges of tokens that cannot be vouched for, because a file was damaged.
     pub doubtful_ranges: u64,
+    /// Writes to keys in doubt that were refused since the start, for want of room among the hints for [this copy itself](super::ITSELF).
+    pub fresh_refused: u64,
+    /// Objects written since the file was damaged that found no room among the hints for [this copy itself](super::ITSELF), since the start: should
+    /// no other replica have them either, they are let go.
+    pub unsalvaged: u64,
 }

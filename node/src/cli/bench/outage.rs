@@ -194,6 +194,8 @@ pub(super) async fn run(
         }
     };
     let (drain, left) = watch.until_none(began, patience).await;
+    // A lost disk is waited for first, so it is not known when the last hint went.
+    let drain = drain.filter(|_| !args.wipe);
 
     progress("after");
     load.enter(Phase::After as usize);
@@ -313,33 +315,7 @@ fn text(args: &BenchArgs, nodes: u16, course: &Course) -> String {
         course.most.count,
         course.most.bytes as f64 / 1e6
     );
-    match course.drain {
-        Some(drain) => {
-            let _infallible = writeln!(
-                out,
-                "drained in           {:.1} s from its start: {}",
-                drain.as_secs_f64(),
-                verdict(course.drain_ratio(), "the outage", DRAIN_RATIO_WANTED),
-            );
-        }
-        None => {
-            let left = course.left.count;
-            let _infallible = writeln!(out, "not drained          {left} hints were left");
-        }
-    }
-    if let Some(heal) = &course.heal {
-        let (took, rate) = (heal.took.map(|took| took.as_secs_f64()), heal.bytes_per_s());
-        let met = rate.is_some_and(|rate| rate >= HEAL_BYTES_WANTED);
-        let _infallible = writeln!(
-            out,
-            "healed in            {} s after it had joined, which took {} s; {} MB/s: {} (at least {})",
-            or_none(took, 1),
-            or_none(heal.joined.map(|joined| joined.as_secs_f64()), 1),
-            or_none(rate.map(|rate| rate / 1e6), 1),
-            if met { "as wanted" } else { "NOT as wanted" },
-            HEAL_BYTES_WANTED / 1e6,
-        );
-    }
+    out.push_str(&came_back(course));
     let p99 = verdict(course.p99_ratio(Phase::Replay), "before", P99_RATIO_WANTED);
     let _infallible = writeln!(out, "p99 while replaying  {p99}");
     for (phase, measured) in Phase::ALL.iter().zip(&course.phases) {
@@ -348,6 +324,30 @@ fn text(args: &BenchArgs, nodes: u16, course: &Course) -> String {
         }
     }
     out
+}
+
+/// The line of what came back to the node that was away: its hints, or all that it had.
+fn came_back(course: &Course) -> String {
+    if let Some(heal) = &course.heal {
+        let (took, rate) = (heal.took.map(|took| took.as_secs_f64()), heal.bytes_per_s());
+        let met = rate.is_some_and(|rate| rate >= HEAL_BYTES_WANTED);
+        return format!(
+            "healed in            {} s after it had joined, which took {} s; {} MB/s: {} (at least {})\n",
+            or_none(took, 1),
+            or_none(heal.joined.map(|joined| joined.as_secs_f64()), 1),
+            or_none(rate.map(|rate| rate / 1e6), 1),
+            if met { "as wanted" } else { "NOT as wanted" },
+            HEAL_BYTES_WANTED / 1e6,
+        );
+    }
+    match course.drain {
+        Some(drain) => format!(
+            "drained in           {:.1} s from its start: {}\n",
+            drain.as_secs_f64(),
+            verdict(course.drain_ratio(), "the outage", DRAIN_RATIO_WANTED),
+        ),
+        None => format!("not drained          {} hints were left\n", course.left.count),
+    }
 }
 
 /// A ratio, and whether it is what is wanted.
@@ -447,6 +447,7 @@ mod tests {
         assert_eq!(course.heal.as_ref().and_then(Heal::bytes_per_s), Some(40e6));
         let args = args();
         let shown = text(&args, 3, &course);
+        assert!(!shown.contains("drained"), "{shown}");
         assert!(
             shown.contains(
                 "5.0 s after it had joined, which took 4.0 s; 40.0 MB/s: as wanted (at least 20)"

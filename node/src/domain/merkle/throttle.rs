@@ -53,6 +53,8 @@ pub struct Throttle {
     /// Not halved again before this.
     halve_at: Instant,
     crowded: bool,
+    /// What the last step found.
+    slowed: bool,
 }
 
 impl Throttle {
@@ -63,7 +65,16 @@ impl Throttle {
     pub fn new(limits: Limits, now: Instant) -> Self {
         assert!(0 < limits.least && limits.least <= limits.most, "no rate lies in {limits:?}");
         let rate = (limits.least as f64 * limits.most as f64).sqrt();
-        Self { limits, rate, left: 0.0, at: now, stepped_at: now, halve_at: now, crowded: false }
+        Self {
+            limits,
+            rate,
+            left: 0.0,
+            at: now,
+            stepped_at: now,
+            halve_at: now,
+            crowded: false,
+            slowed: false,
+        }
     }
 
     /// The next question's turn: now, or once the debt is paid.
@@ -94,12 +105,18 @@ impl Throttle {
             false => self.rate + most / 16.0,
         };
         self.rate = next.clamp(least, most);
-        (self.stepped_at, self.crowded) = (now, false);
+        self.slowed = std::mem::take(&mut self.crowded);
+        self.stepped_at = now;
     }
 
     /// Bytes a second now.
     pub fn rate(&self) -> f64 {
         self.rate
+    }
+
+    /// True while clients hold it back, as far as was known when something was last moved.
+    pub fn is_slowed(&self) -> bool {
+        self.slowed
     }
 
     fn fill(&mut self, now: Instant) {

@@ -100,6 +100,18 @@ pub struct PartitionStats {
     pub compared: Vec<(String, Option<Duration>)>,
 }
 
+/// How fast exchanges may go, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Bytes of objects that may be moved in a second now.
+    pub bytes_per_s: u64,
+    /// The same, when nobody is in the way.
+    pub bytes_per_s_max: u64,
+    /// It is held back, since clients of this node or of another home replica wait longer than they have to: so it was when something was
+    /// last moved.
+    pub clients_wait: bool,
+}
+
 /// The task that exchanges. [`stop`](Self::stop) ends it.
 pub struct AntiEntropy {
     shared: Arc<Shared>,
@@ -285,9 +297,14 @@ impl AntiEntropy {
         trees.partitions().map(stats).collect()
     }
 
-    /// Bytes that may be moved in a second now.
-    pub fn rate(&self) -> f64 {
-        lock(&self.shared.throttle).rate()
+    /// How fast it goes.
+    pub fn pace(&self) -> Pace {
+        let throttle = lock(&self.shared.throttle);
+        Pace {
+            bytes_per_s: throttle.rate().round() as u64,
+            bytes_per_s_max: self.shared.options.bytes_per_s,
+            clients_wait: throttle.is_slowed(),
+        }
     }
 
     /// Ends the task. What is under way is given up; what was merged stays.

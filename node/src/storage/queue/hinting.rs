@@ -55,11 +55,17 @@ impl State {
     }
 
     /// # Errors
-    /// [`WriteError::HintsFull`].
+    /// [`WriteError::HintsFull`], [`WriteError::FreshFull`].
     fn hint_fits(&self, hint: &Grown<'_>, options: &Options) -> Result<(), WriteError> {
         let (bytes, limit) = (self.hints.bytes_beside(hint.owner), options.hint_bytes_max);
         if self.hints.bytes_with(hint.owner, hint.key, &hint.object) > limit.max(bytes) {
-            return Err(WriteError::HintsFull { bytes, limit });
+            let itself = hint.owner == ITSELF;
+            let refused = if itself {
+                WriteError::FreshFull { bytes, limit }
+            } else {
+                WriteError::HintsFull { bytes, limit }
+            };
+            return Err(refused);
         }
         Ok(())
     }
@@ -116,8 +122,11 @@ impl Shared {
         let hint = state.grown(ITSELF, key, fresh, now_ms);
         let hint_bytes = hint.as_ref().map_or(0, Grown::bytes_max);
         state.admit(&[hint_bytes, record_bytes_max(key, object)], &self.options)?;
-        if let Some(hint) = &hint {
-            state.hint_fits(hint, &self.options)?;
+        if let Some(hint) = &hint
+            && let Err(refused) = state.hint_fits(hint, &self.options)
+        {
+            state.stats.fresh_refused += 1;
+            return Err(refused);
         }
         if state.make_room(key, object, &self.options)? {
             self.graveyard.bell.notify_one();

@@ -390,6 +390,10 @@ impl Shared {
         state.stats.tables_stalled = Some(reason.into());
     }
 
+    pub(in crate::storage) fn count_unsalvaged(&self) {
+        self.state().stats.unsalvaged += 1;
+    }
+
     /// What all hints weigh in memory, in bytes.
     pub(in crate::storage) fn hint_bytes(&self) -> u64 {
         self.state().hints.bytes()

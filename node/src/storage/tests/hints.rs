@@ -267,7 +267,8 @@ fn a_fresh_write_is_in_the_copy_and_beside_it_or_in_neither() {
 
         let large = object(&"x".repeat(2000));
         let refused = engine.put_fresh(&key(2), &object("copy"), large, 5);
-        assert!(matches!(refused, Err(WriteError::HintsFull { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(WriteError::FreshFull { .. })), "{refused:?}");
+        assert_eq!(engine.stats().fresh_refused, 1);
         assert_eq!((engine.get(&key(2)).await.unwrap(), fresh(&engine, 2)), (None, None));
         // A folder where the next tables should be: nothing can be written there, and memory fills.
         for n in 1..200 {

@@ -42,10 +42,14 @@ fn it_rises_to_the_most_and_spends_no_more() {
 fn clients_that_wait_slow_it_down_but_never_stop_it() {
     let start = Instant::from_nanos(1);
     let mut throttle = Throttle::new(LIMITS, start);
+    assert!(!throttle.is_slowed());
     spend(&mut throttle, start, 20, 500, true);
+    assert!(throttle.is_slowed());
     assert!((throttle.rate() - 1_000.0).abs() < 1.0, "{}", throttle.rate());
     let spent = spend(&mut throttle, start + Duration::from_secs(20), 10, 500, true);
     assert!((9_000..=11_000).contains(&spent), "{spent}");
+    spend(&mut throttle, start + Duration::from_secs(30), 2, 500, false);
+    assert!(!throttle.is_slowed());
 }
 
 #[test]
