@@ -4,6 +4,7 @@
 //! ```text
 //! cargo run --release --manifest-path tests/engine_bench/Cargo.toml            the table
 //! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- synced  one writer that syncs each put, in short turns
+//! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- gets    gets alone, in short turns
 //! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- memory  2,000,000 pairs: resident memory
 //! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- reopen  after a crash with a full log
 //! ```
@@ -13,10 +14,12 @@
 //! Where Starling syncs every 10 ms, a thread does so for fjall.
 
 mod data;
+mod gets;
 mod peer;
 mod rows;
 mod starling_side;
 mod synced;
+mod turns;
 mod uses;
 
 use std::path::PathBuf;
@@ -53,6 +56,8 @@ struct Args {
 enum Command {
     /// One writer that syncs each put: both take turns of a tenth of a second, since disks have moods.
     Synced,
+    /// Gets of pairs that are there and of such that are not, in the same short turns.
+    Gets,
     /// Resident memory with four times as many pairs.
     Memory,
     /// The time to open a folder whose process was killed with a full log.
@@ -78,6 +83,7 @@ fn main() {
     match args.command {
         None => rows::run(&args.folder, args.pairs, args.rounds),
         Some(Command::Synced) => synced::run(&args.folder),
+        Some(Command::Gets) => gets::run(&args.folder, args.pairs),
         Some(Command::Memory) => uses::memory(&args.folder, args.pairs * 4),
         Some(Command::Reopen) => uses::reopen(&args.folder),
         Some(Command::FillAndHang) => uses::fill_and_hang(&args.folder),

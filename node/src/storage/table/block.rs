@@ -128,10 +128,12 @@ fn offset(n: usize) -> u32 {
 }
 
 fn checksum(origin: Origin, at: u64, block: &[u8]) -> u32 {
+    let mut place = [0; 24];
+    place[..8].copy_from_slice(&origin.folder.0.to_be_bytes());
+    place[8..16].copy_from_slice(&origin.table.0.to_be_bytes());
+    place[16..].copy_from_slice(&at.to_be_bytes());
     let mut crc = crc32fast::Hasher::new();
-    crc.update(&origin.folder.0.to_be_bytes());
-    crc.update(&origin.table.0.to_be_bytes());
-    crc.update(&at.to_be_bytes());
+    crc.update(&place);
     crc.update(&block[4..]);
     crc.finalize()
 }
@@ -175,12 +177,12 @@ fn unpack_parts(
     (stored_len, len): (u32, u32),
     room: impl FnOnce(usize) -> BytesMut,
 ) -> Result<Bytes, Flaw> {
-    let payload = stored.slice(HEADER_BYTES..);
+    let payload = &stored[HEADER_BYTES..];
     if payload.len() as u64 != u64::from(stored_len) {
         return Err("its length is not that of the index");
     }
     match kind {
-        STORED if len == stored_len => Ok(payload),
+        STORED if len == stored_len => Ok(stored.slice(HEADER_BYTES..)),
         LZ4 => {
             let len = len as usize;
             if len > payload.len().saturating_mul(LZ4_RATIO_MAX) {
@@ -188,7 +190,7 @@ fn unpack_parts(
             }
             let mut out = room(len);
             out.truncate(len);
-            match decompress_into(&payload, &mut out) {
+            match decompress_into(payload, &mut out) {
                 Ok(unpacked) if unpacked == len => Ok(out.freeze()),
                 Ok(_) | Err(_) => Err("it cannot be unpacked"),
             }
@@ -273,13 +275,18 @@ impl Block {
         })
     }
 
-    /// The object under the key with this token and raw form.
-    pub(super) fn get(&self, token: Token, raw: &[u8]) -> Result<Option<Bytes>, Flaw> {
+    /// The payload.
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    /// The object under the key with this token and raw form, encoded.
+    pub(super) fn get(&self, token: Token, raw: &[u8]) -> Result<Option<&[u8]>, Flaw> {
         let mut walk = self.walk_towards(token, raw)?;
         while let Some(place) = walk.next(self)? {
             match self.order(&place, token, raw) {
                 Ordering::Less => {}
-                Ordering::Equal => return Ok(Some(self.object(&place))),
+                Ordering::Equal => return Ok(Some(&self.bytes[place.object])),
                 Ordering::Greater => return Ok(None),
             }
         }

@@ -139,9 +139,10 @@ impl Table {
         let (token, raw) = (target.key.token(), target.key.raw());
         let Some(at) = self.index.find(token, raw) else { return Ok(None) };
         let payload = self.payload(at).await?;
-        let found = Block::new(payload.clone()).and_then(|block| block.get(token, raw));
-        let object = found.and_then(|encoded| encoded.map(|bytes| decode(&bytes)).transpose());
-        self.cache.give_back(payload);
+        let block = Block::new(payload).map_err(|flaw| self.flawed(at, flaw))?;
+        let found = block.get(token, raw);
+        let object = found.and_then(|encoded| encoded.map(decode).transpose());
+        self.cache.give_back(block.into_bytes());
         object.map_err(|flaw| self.flawed(at, flaw))
     }
 
