@@ -460,7 +460,7 @@ async fn open_storage(config: &Config) -> Result<Engine, StartError> {
 fn storage_options(config: &Config) -> storage::Options {
     let sync = match config.storage.sync {
         config::Sync::Always => SyncPolicy::Always,
-        config::Sync::Interval => SyncPolicy::Interval { every: storage::SYNC_INTERVAL_MAX },
+        config::Sync::Interval => SyncPolicy::Interval { lag: storage::SYNC_LAG_MAX },
     };
     storage::Options {
         sync,

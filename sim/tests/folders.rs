@@ -5,12 +5,16 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use starling::domain::causality::{Actor, CausalContext, Dot, NodeId};
 use starling::domain::key::Key;
 use starling::domain::object::{Content, Object, Sibling};
-use starling::storage::{ClaimError, Engine, OpenError, Options, ReadError, WriteError};
+use starling::runtime::{task, time};
+use starling::storage::{
+    ClaimError, Engine, OpenError, Options, ReadError, SYNC_LAG_MAX, SyncPolicy, WriteError,
+};
 use starling_world::fs;
 use starling_world::process::MachineId;
 use starling_world::trace::Keep;
@@ -85,6 +89,30 @@ fn a_folder_is_used_once_at_a_time_and_by_its_own_node_alone() {
         assert!(matches!(refused, Err(ClaimError::Foreign { .. })), "{refused:?}");
         engine.claim("n1").await.unwrap();
         holds(&engine, 0..20).await;
+    });
+}
+
+#[test]
+fn what_is_acked_at_once_is_on_the_disk_before_its_lag_is_over() {
+    on_machine(|_| async {
+        let sync = SyncPolicy::Interval { lag: SYNC_LAG_MAX };
+        let engine =
+            Engine::open(Path::new(FOLDER), "c", Options { sync, ..tiny() }).await.unwrap();
+        let mut waiting = Vec::new();
+        for n in 0..500 {
+            engine.room().await;
+            engine.put(&key(n), &object(n)).unwrap().ackable().await.unwrap();
+            let (acked, barrier) = (time::now(), engine.barrier());
+            waiting.push(task::spawn(async move {
+                barrier.durable().await.unwrap();
+                time::now().since(acked)
+            }));
+            time::sleep(Duration::from_micros(u64::from(n) * 7919 % 9000)).await;
+        }
+        for (n, waiting) in waiting.into_iter().enumerate() {
+            let lag = waiting.await.unwrap();
+            assert!(lag <= SYNC_LAG_MAX, "put {n} was on the disk {lag:?} after its ack");
+        }
     });
 }
 

@@ -123,7 +123,7 @@ fn page(progress: &Progress, partition: Option<u32>) -> String {
     let Progress { node, doubtful, partitions, .. } = progress;
     let sum = |count: fn(&Partition) -> u64| partitions.iter().map(count).sum::<u64>();
     let mut page = format!(
-        "{node}: {} partitions, {} keys, {doubtful} partitions in doubt; sent {}, received {}{}\n",
+        "{node}: {} partitions ({doubtful} in doubt), {} keys; sent {}, received {}{}\n",
         partitions.len(),
         sum(|p| p.keys),
         sum(|p| p.keys_sent),
@@ -156,7 +156,7 @@ mod tests {
             {"partition":8,"root":null,"keys":0}]}"#;
         let progress: Progress = serde_json::from_str(body).unwrap();
         insta::assert_snapshot!(page(&progress, Some(7)), @r"
-        n1: 2 partitions, 3 keys, 1 partitions in doubt; sent 1, received 2; under way at 6.0 MB/s at the most, not 48.0, since clients wait
+        n1: 2 partitions (1 in doubt), 3 keys; sent 1, received 2; under way at 6.0 MB/s at the most, not 48.0, since clients wait
         partition 7: 3 keys, root 00ff, in doubt
           compared with n2 1.5 s ago
           not compared with n3 by this node

@@ -264,7 +264,7 @@ pub enum Sync {
     /// After it is on the disk: it survives power loss.
     Always,
     /// Before it is: with the power, or the process, of every replica at most 10 ms of acked writes
-    /// are lost.
+    /// are lost, and what the disk takes longer than 5 ms for.
     Interval,
 }
 

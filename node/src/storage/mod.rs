@@ -84,18 +84,19 @@ pub use queue::Ticket;
 pub use snapshot::Snapshot;
 pub use stats::Stats;
 
-/// The longest that [`SyncPolicy::Interval`] may lag behind.
-pub const SYNC_INTERVAL_MAX: Duration = Duration::from_millis(10);
+/// The longest that acks may be ahead of the disk with [`SyncPolicy::Interval`].
+pub const SYNC_LAG_MAX: Duration = Duration::from_millis(10);
 
 /// When a write counts as done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncPolicy {
     /// After its batch was synced.
     Always,
-    /// At once. Its batch is written and synced so much later; a crash in between loses it.
+    /// At once, before its batch is synced; a crash in between loses it.
     Interval {
-        /// How long a batch gathers before it is written, at most [`SYNC_INTERVAL_MAX`].
-        every: Duration,
+        /// How much earlier than its sync a write may be acked, at most [`SYNC_LAG_MAX`]. A batch gathers for half of it, so a disk that
+        /// takes longer than the other half for a write and its sync adds that.
+        lag: Duration,
     },
 }
 
@@ -154,10 +155,10 @@ impl Default for Options {
 
 impl Options {
     fn check(&self) -> Result<(), OpenError> {
-        if let SyncPolicy::Interval { every } = self.sync
-            && every > SYNC_INTERVAL_MAX
+        if let SyncPolicy::Interval { lag } = self.sync
+            && lag > SYNC_LAG_MAX
         {
-            return Err(OpenError::Options("the sync interval is longer than 10 ms"));
+            return Err(OpenError::Options("syncs may lag behind acks by more than 10 ms"));
         }
         if self.batch_bytes_max < 4096 || self.batch_bytes_max > 1 << 30 {
             return Err(OpenError::Options("the largest batch must have 4 KiB to 1 GiB"));

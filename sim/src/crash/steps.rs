@@ -42,10 +42,10 @@ pub(super) enum Step {
 /// The options of a run: tiny ones.
 pub(super) fn options(dice: Dice) -> Options {
     let mut die = dice.stream("crash options", 0, 0);
-    let every = Duration::from_millis(die.within(1, 5));
+    let lag = Duration::from_millis(die.within(1, 5));
     let interval = die.chance(15);
     Options {
-        sync: if interval { SyncPolicy::Interval { every } } else { SyncPolicy::Always },
+        sync: if interval { SyncPolicy::Interval { lag } } else { SyncPolicy::Always },
         segment_bytes: 4096,
         memtable_bytes: die.pick(&[1024, 2048, 4096]),
         table_bytes: die.pick(&[1024, 4096]),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use starling::domain::forgetting::quiet;
 use starling::rpc;
 use starling::service::coordinator::Patience;
-use starling::storage::SYNC_INTERVAL_MAX;
+use starling::storage::SYNC_LAG_MAX;
 
 use crate::history::{Hints, HintsLeft, Membership, Rules, View};
 use crate::plan::{ClientPlan, FaultKind, Link, Plan};
@@ -91,7 +91,7 @@ pub(super) fn rules(plan: &Plan) -> Rules {
     let (rpc, patience) = (rpc::Options::default(), Patience::default());
     Rules {
         sync_always: plan.settings.sync_always,
-        sync_lag_ns: nanos(SYNC_INTERVAL_MAX),
+        sync_lag_ns: nanos(SYNC_LAG_MAX),
         // A node notices that a connection is dead, waits, connects and shakes hands once more.
         recovery_ns: nanos(rpc.dead_after + rpc.backoff_max + rpc.connect_timeout)
             + nanos(rpc.handshake_timeout),

@@ -35,8 +35,8 @@ pub fn run(folder: &Path, pairs: u32) {
         .expect("it ends")
     })
     .expect("a runtime");
-    present.print("get, present", folder);
-    absent.print("get, absent", folder);
+    present.print("get, present", ["starling", "fjall"], folder);
+    absent.print("get, absent", ["starling", "fjall"], folder);
 }
 
 async fn take(engine: &Engine, peer: &Peer, order: &[u32], there: bool) -> Turns {
@@ -46,11 +46,11 @@ async fn take(engine: &Engine, peer: &Peer, order: &[u32], there: bool) -> Turns
     let (mut mine, mut his) = (order.iter().cycle(), order.iter().cycle());
     let mut turns = Turns::begin();
     while let Some(side) = turns.next() {
-        let next = if side == Side::Ours { mine.next() } else { his.next() };
+        let next = if side == Side::First { mine.next() } else { his.next() };
         let name = name(*next.expect("there are pairs"));
         let found = match side {
-            Side::Ours => ours::get(engine, &name).await.is_some(),
-            Side::Theirs => peer.pairs.get(name.as_bytes()).expect("it reads").is_some(),
+            Side::First => ours::get(engine, &name).await.is_some(),
+            Side::Second => peer.pairs.get(name.as_bytes()).expect("it reads").is_some(),
         };
         assert_eq!(found, there, "{name}");
     }

@@ -5,6 +5,7 @@
 //! cargo run --release --manifest-path tests/engine_bench/Cargo.toml            the table
 //! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- synced  one writer that syncs each put, in short turns
 //! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- gets    gets alone, in short turns
+//! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- trees   a replica's writes with Merkle trees and without
 //! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- memory  2,000,000 pairs: resident memory
 //! cargo run --release --manifest-path tests/engine_bench/Cargo.toml -- reopen  after a crash with a full log
 //! ```
@@ -19,6 +20,7 @@ mod peer;
 mod rows;
 mod starling_side;
 mod synced;
+mod trees;
 mod turns;
 mod uses;
 
@@ -58,6 +60,8 @@ enum Command {
     Synced,
     /// Gets of pairs that are there and of such that are not, in the same short turns.
     Gets,
+    /// A replica's writes with Merkle trees beside those without, in the same short turns.
+    Trees,
     /// Resident memory with four times as many pairs.
     Memory,
     /// The time to open a folder whose process was killed with a full log.
@@ -84,6 +88,7 @@ fn main() {
         None => rows::run(&args.folder, args.pairs, args.rounds),
         Some(Command::Synced) => synced::run(&args.folder),
         Some(Command::Gets) => gets::run(&args.folder, args.pairs),
+        Some(Command::Trees) => trees::run(&args.folder),
         Some(Command::Memory) => uses::memory(&args.folder, args.pairs * 4),
         Some(Command::Reopen) => uses::reopen(&args.folder),
         Some(Command::FillAndHang) => uses::fill_and_hang(&args.folder),

@@ -34,7 +34,7 @@ pub async fn open(folder: &Path, sync: SyncPolicy) -> Engine {
 
 /// Acks first, syncs at most 10 ms later.
 pub fn interval() -> SyncPolicy {
-    SyncPolicy::Interval { every: Duration::from_millis(10) }
+    SyncPolicy::Interval { lag: Duration::from_millis(10) }
 }
 
 /// What a replica does for a write, but for reading what was there: an object with one sibling.

@@ -26,8 +26,8 @@ pub fn run(folder: &Path) {
                 at += 1;
                 let (name, value) = (data::name(at), values.next());
                 match side {
-                    Side::Ours => ours::put(&engine, &name, value, 9).await,
-                    Side::Theirs => {
+                    Side::First => ours::put(&engine, &name, value, 9).await,
+                    Side::Second => {
                         let put = peer.pairs.insert(name.as_bytes(), &value[..]);
                         put.expect("the disk takes it");
                         peer.sync();
@@ -41,5 +41,5 @@ pub fn run(folder: &Path) {
         .expect("it ends")
     })
     .expect("a runtime");
-    turns.print("put with a sync each", folder);
+    turns.print("put with a sync each", ["starling", "fjall"], folder);
 }

@@ -1,4 +1,4 @@
-//! Both engines in short turns: a machine's mood changes from second to second, so each turn of one is compared with the
+//! Two engines in short turns: a machine's mood changes from second to second, so each turn of one is compared with the
 //! turn of the other beside it.
 
 use std::path::Path;
@@ -11,8 +11,8 @@ const TURN: Duration = Duration::from_millis(100);
 /// Whose turn it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    Ours,
-    Theirs,
+    First,
+    Second,
 }
 
 /// Whose turn each operation is, and how many a second both did in their turns.
@@ -49,20 +49,20 @@ impl Turns {
     }
 
     fn side(&self) -> Side {
-        // Ours, theirs, theirs, ours, ours, …
-        if self.over.div_ceil(2).is_multiple_of(2) { Side::Ours } else { Side::Theirs }
+        // First, second, second, first, first, …
+        if self.over.div_ceil(2).is_multiple_of(2) { Side::First } else { Side::Second }
     }
 
-    /// Prints the medians of the rates and of the turns' ratios.
-    pub fn print(&self, what: &str, folder: &Path) {
+    /// Prints the medians of the rates of the two and of the turns' ratios.
+    pub fn print(&self, what: &str, [first, second]: [&str; 2], folder: &Path) {
         let middle = |of: fn(&[f64; 2]) -> f64| {
             let mut values: Vec<f64> = self.pairs.iter().map(of).collect();
             values.sort_by(f64::total_cmp);
             values[values.len() / 2]
         };
         println!("{what}: {TURNS} turns of {TURN:?} each, medians, in {}", folder.display());
-        let (mine, his, ratio) =
+        let (one, other, ratio) =
             (middle(|pair| pair[0]), middle(|pair| pair[1]), middle(|pair| pair[0] / pair[1]));
-        println!("starling {mine:.0}/s, fjall {his:.0}/s, ratio {ratio:.2}");
+        println!("{first} {one:.0}/s, {second} {other:.0}/s, ratio {ratio:.3}");
     }
 }

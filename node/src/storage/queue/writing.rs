@@ -196,7 +196,7 @@ impl State {
         let deadline = match options.sync {
             _ if self.closing => None,
             _ if self.awaited == 0 => Some(self.opened_at + RIDE_MAX),
-            SyncPolicy::Interval { every } => Some(self.opened_at + every),
+            SyncPolicy::Interval { lag } => Some(self.opened_at + lag / 2),
             SyncPolicy::Always if last < COMPANY_MIN || options.gather.is_zero() => None,
             // Not all of them: the slowest would hold up the others.
             SyncPolicy::Always if self.awaited >= last - last / 4 => None,

@@ -211,7 +211,7 @@ fn a_closed_engine_says_so() {
 fn an_interval_confirms_at_once_and_writes_later() {
     run(async {
         let dir = temp_dir();
-        let sync = SyncPolicy::Interval { every: Duration::from_millis(10) };
+        let sync = SyncPolicy::Interval { lag: Duration::from_millis(10) };
         let engine = open(dir.path(), Options { sync, ..plain() }).await;
         for n in 0..100 {
             engine.put(&key(n), &object("value")).unwrap().ackable().await.unwrap();
@@ -245,7 +245,7 @@ fn an_object_larger_than_a_batch_is_refused_and_changes_nothing() {
 fn options_that_contradict_themselves_are_refused() {
     run(async {
         let dir = temp_dir();
-        let sync = SyncPolicy::Interval { every: Duration::from_millis(11) };
+        let sync = SyncPolicy::Interval { lag: Duration::from_millis(11) };
         for wrong in [
             Options { sync, ..plain() },
             Options { batch_bytes_max: 0, ..plain() },

@@ -325,7 +325,7 @@ fn who_waits_for_room_waits_for_a_slow_disk_and_hears_of_a_failing_one() {
 fn an_interval_confirms_before_the_disk_does() {
     run(async {
         let (disk, dir) = (Flaky::new(), temp_dir());
-        let sync = SyncPolicy::Interval { every: Duration::from_millis(5) };
+        let sync = SyncPolicy::Interval { lag: Duration::from_millis(5) };
         let engine = open_on(&disk, dir.path(), Options { sync, ..plain() }).await;
         disk.allow(0);
         engine.put(&key(1), &object("one")).unwrap().ackable().await.unwrap();

@@ -95,13 +95,9 @@ async fn check_scan(engine: &Engine, model: &Contents, dice: &mut ChaCha8Rng) {
 }
 
 fn draw_options(dice: &mut ChaCha8Rng) -> Options {
-    let every = Duration::from_millis(dice.random_range(0..3));
+    let lag = Duration::from_millis(dice.random_range(0..6));
     Options {
-        sync: if dice.random_bool(0.5) {
-            SyncPolicy::Always
-        } else {
-            SyncPolicy::Interval { every }
-        },
+        sync: if dice.random_bool(0.5) { SyncPolicy::Always } else { SyncPolicy::Interval { lag } },
         segment_bytes: [4096, 20_000, 1 << 20][dice.random_range(0..3)],
         batch_bytes_max: [4096, 1 << 20][dice.random_range(0..2)],
         prefill_bytes: [0, 512, 100_000][dice.random_range(0..3)],
