@@ -27,26 +27,22 @@ pub struct Candidates {
 impl Candidates {
     /// What is under `key` of `partition` now.
     pub fn note(&mut self, partition: u32, key: &Key, object: &Object) {
+        let Some(at) = object.spent_at_ms() else { return self.remove(partition, key) };
         let place = (partition, key.clone());
-        match object.spent_at_ms() {
-            None => {
-                self.spent_at_ms.remove(&place);
-            }
-            Some(at) if self.spent_at_ms.len() < KEYS_MAX => {
-                self.spent_at_ms.insert(place, at);
-            }
-            Some(at) => match self.spent_at_ms.get_mut(&place) {
-                Some(known) => *known = at,
-                None => {
-                    self.more.insert(partition);
-                }
-            },
+        if self.spent_at_ms.len() < KEYS_MAX {
+            self.spent_at_ms.insert(place, at);
+        } else if let Some(known) = self.spent_at_ms.get_mut(&place) {
+            *known = at;
+        } else {
+            self.more.insert(partition);
         }
     }
 
     /// Nothing is to be forgotten under `key` any more.
     pub fn remove(&mut self, partition: u32, key: &Key) {
-        self.spent_at_ms.remove(&(partition, key.clone()));
+        if !self.spent_at_ms.is_empty() {
+            self.spent_at_ms.remove(&(partition, key.clone()));
+        }
     }
 
     /// How many keys there are.

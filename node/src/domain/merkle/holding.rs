@@ -26,8 +26,8 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::tree::Tree;
-use super::{Section, digest_of};
-use crate::domain::key::{Key, murmur3};
+use super::{Section, digest_of, mix, name_of};
+use crate::domain::key::Key;
 use crate::runtime::time::Instant;
 
 /// A write may be under way to the other replicas for so long.
@@ -110,8 +110,9 @@ impl Holding {
         (old, new): (Option<u64>, Option<u64>),
         recent_at: Option<Instant>,
     ) {
-        let old = old.map(|digest| digest_of(key, digest));
-        let new = new.map(|digest| digest_of(key, digest));
+        let name = name_of(key);
+        let old = old.map(|digest| mix(name, digest));
+        let new = new.map(|digest| mix(name, digest));
         if let Some(tree) = &mut self.tree {
             tree.change(self.section.node_of(key.token(), tree.bits()), old, new);
         }
@@ -123,13 +124,13 @@ impl Holding {
             if self.recent.len() == RECENT_MAX {
                 self.recent.pop_front();
             }
-            self.recent.push_back((now, murmur3(key.raw()).1));
+            self.recent.push_back((now, name));
         }
     }
 
     /// True when `key` was written a moment ago.
     pub fn is_recent(&self, now: Instant, key: &Key) -> bool {
-        let name = murmur3(key.raw()).1;
+        let name = name_of(key);
         let mut young = self.recent.iter().filter(|(at, _)| now.since(*at) < RECENT);
         young.any(|(_, recent)| *recent == name)
     }

@@ -50,8 +50,18 @@ pub fn digest(key: &Key, object: &Object) -> u64 {
 
 /// [`digest`], for an object that has `object_digest`.
 pub fn digest_of(key: &Key, object_digest: u64) -> u64 {
+    mix(name_of(key), object_digest)
+}
+
+/// What stands for a key in digests.
+fn name_of(key: &Key) -> u64 {
+    murmur3(key.raw()).1
+}
+
+/// [`digest_of`] a key with this [name](name_of).
+fn mix(name: u64, object_digest: u64) -> u64 {
     let mut both = [0; 16];
-    both[..8].copy_from_slice(&murmur3(key.raw()).1.to_be_bytes());
+    both[..8].copy_from_slice(&name.to_be_bytes());
     both[8..].copy_from_slice(&object_digest.to_be_bytes());
     murmur3(&both).0
 }
