@@ -422,7 +422,7 @@ pub const FIELDS: &[Field] = &[
     field(
         "anti_entropy.bytes_per_s",
         Kind::Number { min: 65_536, max: 10_737_418_240 },
-        Default::Number(50_331_648),
+        Default::Number(33_554_432),
         "what healing moves at the most; it slows down while clients wait",
     ),
     field(

@@ -7,8 +7,8 @@
 //! batch wakes its own waiters alone.
 //!
 //! Most records are awaited: somebody wants to know when they are durable, so the writer does not
-//! tarry. The end of a hint is not: it rides with the next batch that somebody waits for, or goes by
-//! itself after a tenth of a second, so that replaying hints costs others no sync.
+//! tarry. The end of a hint is not, nor what healing brings: it rides with the next batch that somebody waits for, or goes by
+//! itself once there is enough of it or after a tenth of a second, so that replaying hints costs others no sync.
 //!
 //! Invariants: batches are numbered without gaps, taken in order, and one is with the writer at
 //! most. `pending_bytes` is what is accepted and not yet durable.
@@ -154,7 +154,7 @@ struct State {
     awaited: u32,
     /// There are puts in it that nobody awaited when they came.
     quiet_puts: bool,
-    /// So many were in the batch before.
+    /// So many were in the last batch that held any.
     awaited_before: u32,
     /// When its first record came.
     opened_at: Instant,
@@ -425,7 +425,7 @@ impl State {
         if self.open.records == 0 && (!awaited || options.sync != SyncPolicy::Always) {
             self.opened_at = time::now();
         }
-        let before = self.open.buffer.len();
+        let (before, was_due) = (self.open.buffer.len(), self.is_quiet_and_large());
         self.open.push(encode);
         let bytes = self.open.buffer.len() - before;
         self.pending_bytes += bytes;
@@ -433,7 +433,8 @@ impl State {
         self.awaited += u32::from(awaited);
         // Who waits for it rings once more.
         let timed = !awaited || options.sync != SyncPolicy::Always;
-        filled || timed && self.open.records == 1 || awaited && self.awaited == self.target
+        let due = !was_due && self.is_quiet_and_large();
+        filled || due || timed && self.open.records == 1 || awaited && self.awaited == self.target
     }
 
     /// The last batch that holds what somebody may wait for: the open one, else the one before,

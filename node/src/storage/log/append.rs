@@ -169,7 +169,10 @@ impl<D: Device> Log<D> {
         let end = at + bytes as u64;
         let mut data = std::mem::take(&mut batch.buffer);
         if end > segment.filled {
-            data = fill(data, self.room_to_fill(end));
+            // Behind a large batch zeros cost more than they save: it fills most of them next time.
+            let zeros =
+                if bytes > self.start.prefill_bytes / 4 { 0 } else { self.room_to_fill(end) };
+            data = fill(data, zeros);
             segment.filled = at + data.len() as u64;
         }
         let data = data.freeze();

@@ -3,10 +3,12 @@
 use std::io;
 use std::sync::Mutex;
 
+use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::storage::log::append::{Device, Disk};
+use crate::storage::queue::{Next, Shared};
 use crate::storage::{SyncPolicy, WriteError};
 
 /// What the test does to the disk. Clones share it.
@@ -367,6 +369,41 @@ fn nobody_waits_for_the_end_of_a_hint() {
         let again = open(crashed.path(), plain()).await;
         assert_eq!(again.stats().hints, 0);
         assert_eq!(again.get(&key(9)).await, Ok(Some(object("nine"))));
+    });
+}
+
+#[test]
+fn what_nobody_waits_for_goes_once_there_is_enough_of_it() {
+    let shared = Arc::new(Shared::new(plain(), 0, Default::default()));
+    let value = object(&"v".repeat(1_000));
+    let put = |n| drop(shared.put(&key(n), &value, false).unwrap());
+    let told = || shared.work(None).now_or_never().is_some();
+    put(0);
+    assert!(told(), "of the first, which may have to go alone");
+    (1..60).for_each(put);
+    assert!(!told(), "there may be company");
+    (60..80).for_each(put);
+    assert!(told());
+    let next = shared.next(&mut None);
+    assert!(matches!(&next, Next::Write(batch) if batch.records == 80), "{next:?}");
+    assert!(matches!(shared.next(&mut None), Next::Wait));
+}
+
+#[test]
+fn what_nobody_waits_for_does_not_make_company_forgotten() {
+    run(async {
+        let (disk, dir) = (Flaky::new(), temp_dir());
+        let gather = Duration::from_secs(3600);
+        let engine = open_on(&disk, dir.path(), Options { gather, ..plain() }).await;
+        one_batch(&engine, &disk, 12).await;
+        let large = object(&"v".repeat(100_000));
+        drop(engine.put_soon(&key(99), &large).unwrap());
+        until(|| engine.stats().pending_bytes == 0).await;
+        let few = put_many(&engine, 8);
+        assert!(!is_durable(&few).await, "most of the last batch's twelve are awaited");
+        let ninth = put_many(&engine, 1);
+        assert!(is_durable(&ninth).await);
+        engine.close().await.unwrap();
     });
 }
 
