@@ -20,6 +20,7 @@
 use std::fmt;
 
 use super::codec::{DecodeError, Decoder, Encode};
+use super::hash::Words;
 
 /// A node's identity, minted at random with its data folder.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -225,6 +226,13 @@ impl CausalContext {
         }
     }
 
+    /// The hash of `words` and of this set.
+    pub fn hashed(&self, words: Words) -> Words {
+        let vector = self.vector.iter().map(|&(actor, counter)| Dot { actor, counter });
+        let hashed = vector.fold(words.with(self.vector.len() as u64), hash_dot);
+        self.cloud.iter().copied().fold(hashed.with(self.cloud.len() as u64), hash_dot)
+    }
+
     /// Takes a set off the front of `from`.
     ///
     /// # Errors
@@ -280,6 +288,11 @@ pub fn encode_dot(dot: Dot, out: &mut impl Encode) {
     out.put_u64(dot.actor.node.0);
     out.put_varint(dot.actor.epoch);
     out.put_varint(dot.counter);
+}
+
+/// The hash of `words` and of a dot.
+pub fn hash_dot(words: Words, dot: Dot) -> Words {
+    words.with(dot.actor.node.0).with(dot.actor.epoch).with(dot.counter)
 }
 
 /// Takes a dot off the front of `from`.

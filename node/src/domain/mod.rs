@@ -35,6 +35,7 @@ pub mod causality;
 pub mod codec;
 pub mod context_token;
 pub mod forgetting;
+pub mod hash;
 pub mod hint;
 pub mod key;
 pub mod listing;

@@ -20,9 +20,9 @@ pub mod pruning;
 
 use bytes::Bytes;
 
-use super::causality::{CausalContext, Dot, decode_dot, encode_dot};
+use super::causality::{CausalContext, Dot, decode_dot, encode_dot, hash_dot};
 use super::codec::{DecodeError, Decoder, Encode};
-use super::key::murmur3;
+use super::hash::Words;
 
 /// What a write put there.
 #[derive(Clone, PartialEq, Eq, Debug, Hash)]
@@ -219,16 +219,12 @@ impl Object {
         }
     }
 
-    /// 64 bits that tell this object from others of its key: murmur3 of its context and of its
+    /// 64 bits that tell this object from others of its key: a [hash](super::hash) of its context and of its
     /// siblings' dots. A dot names one write for ever, so equal dots are equal contents and the
     /// values themselves need not be read. Different objects agree by chance alone, one pair in 2^64.
     pub fn digest(&self) -> u64 {
-        let mut names = Vec::with_capacity(32 * (1 + self.context.len() + self.siblings.len()));
-        self.context.encode(&mut names);
-        for sibling in &self.siblings {
-            encode_dot(sibling.dot, &mut names);
-        }
-        murmur3(&names).0
+        let words = self.context.hashed(Words::default()).with(self.siblings.len() as u64);
+        self.siblings.iter().map(|sibling| sibling.dot).fold(words, hash_dot).finish()
     }
 
     /// The object's one encoding.

@@ -39,7 +39,8 @@ pub mod vouching;
 #[cfg(test)]
 mod tests;
 
-use super::key::{Key, Token, murmur3};
+use super::hash::Words;
+use super::key::{Key, Token};
 use super::object::Object;
 
 /// What a key and the object under it add to a tree. Equal for equal objects, since an object's
@@ -53,17 +54,14 @@ pub fn digest_of(key: &Key, object_digest: u64) -> u64 {
     mix(name_of(key), object_digest)
 }
 
-/// What stands for a key in digests.
+/// What stands for a key in digests: keys of one `{tag}` share a token.
 fn name_of(key: &Key) -> u64 {
-    murmur3(key.raw()).1
+    Words::default().with_bytes(key.raw()).finish()
 }
 
 /// [`digest_of`] a key with this [name](name_of).
 fn mix(name: u64, object_digest: u64) -> u64 {
-    let mut both = [0; 16];
-    both[..8].copy_from_slice(&name.to_be_bytes());
-    both[8..].copy_from_slice(&object_digest.to_be_bytes());
-    murmur3(&both).0
+    Words::default().with(name).with(object_digest).finish()
 }
 
 /// The arc of tokens that a partition is: 2^`bits` of them, from `first`.

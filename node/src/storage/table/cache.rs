@@ -23,7 +23,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 
 use super::TableId;
-use super::filter::fmix64;
+use crate::domain::hash::fmix64;
 
 /// A shard has at least so much, and there are at most so many: any fewer blocks than a few hundred
 /// would make its queues too short to tell what is read often from what is not.

@@ -15,6 +15,7 @@
 //! **Folding.** A writer knows an upper bound of its entries alone. As the number of bits is even, the
 //! filter of half as many bits is the OR of the two halves: what was too large is folded in the end.
 
+use crate::domain::hash::{GOLDEN, fmix64};
 use crate::domain::key::Key;
 
 const BITS_PER_KEY: u64 = 10;
@@ -24,7 +25,6 @@ const PROBES: u8 = 7;
 const PROBES_MAX: u8 = 32;
 /// The size is a multiple of it, so that it can be halved a few times.
 const GRAIN_BYTES: u64 = 16;
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The two hashes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +39,6 @@ impl Hashes {
         let h1 = fmix64(key.token().0 ^ name.wrapping_mul(GOLDEN));
         Self { h1, h2: fmix64(h1.wrapping_add(GOLDEN)) | 1 }
     }
-}
-
-/// The finaliser of murmur3 x64 128: every bit of the input changes every bit of the output.
-pub(super) fn fmix64(mut x: u64) -> u64 {
-    x ^= x >> 33;
-    x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    x ^= x >> 33;
-    x = x.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    x ^ (x >> 33)
 }
 
 /// A filter, while it is filled and ever after.

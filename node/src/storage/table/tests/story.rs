@@ -90,7 +90,7 @@ fn values_that_pack_are_packed_and_others_are_not() {
         let text = Bytes::from("to be or not to be, ".repeat(50));
         let packs: Contents = (0..500).map(|n| (key(n), text.clone())).collect();
         let noise = |n: u64| {
-            let word = |i: u64| filter::fmix64(n * 1000 + i).to_be_bytes();
+            let word = |i: u64| crate::domain::hash::fmix64(n * 1000 + i).to_be_bytes();
             (0..125).flat_map(word).collect::<Vec<u8>>()
         };
         let random: Contents = (0..500).map(|n| (key(n), noise(n).into())).collect();
