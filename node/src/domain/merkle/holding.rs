@@ -22,6 +22,7 @@
 //! an object twice.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hint::black_box;
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -44,7 +45,8 @@ const NOTED_MAX: usize = 4096;
 pub struct Holding {
     section: Section,
     tree: Option<Tree>,
-    building: Option<Building>,
+    /// Boxed, so that what each write changes lies close together.
+    building: Option<Box<Building>>,
     /// A scan is wanted whatever the tree is like.
     rescan: bool,
     recent: VecDeque<(Instant, u64)>,
@@ -110,11 +112,12 @@ impl Holding {
         (old, new): (Option<u64>, Option<u64>),
         recent_at: Option<Instant>,
     ) {
+        let leaf = self.fetch(key);
         let name = name_of(key);
         let old = old.map(|digest| mix(name, digest));
         let new = new.map(|digest| mix(name, digest));
         if let Some(tree) = &mut self.tree {
-            tree.change(self.section.node_of(key.token(), tree.bits()), old, new);
+            tree.change(leaf, old, new);
         }
         if let Some(building) = &mut self.building {
             building.change(&self.section, key, old, new);
@@ -126,6 +129,15 @@ impl Holding {
             }
             self.recent.push_back((now, name));
         }
+    }
+
+    /// The leaf of `key` in the tree. It is read here, and what a recent write is noted over: of a few hundred trees they are seldom in
+    /// the processor's cache, and arrive while digests are computed.
+    fn fetch(&self, key: &Key) -> u32 {
+        let Some(tree) = &self.tree else { return 0 };
+        let leaf = self.section.node_of(key.token(), tree.bits());
+        black_box((tree.leaf(leaf), self.recent.front().copied()));
+        leaf
     }
 
     /// True when `key` was written a moment ago.
@@ -154,7 +166,8 @@ impl Holding {
         let known = self.tree.as_ref().map_or(0, Tree::keys);
         let tree = Tree::for_keys(known.max(keys));
         self.rescan = false;
-        self.building = Some(Building { tree, cursor: None, noted: None, overflowed: false });
+        let building = Building { tree, cursor: None, noted: None, overflowed: false };
+        self.building = Some(Box::new(building));
     }
 
     /// A page is about to be read from here on; `None`: nothing is being built.

@@ -86,6 +86,11 @@ impl Tree {
         self.root
     }
 
+    /// The XOR of everything in a leaf.
+    pub fn leaf(&self, leaf: u32) -> u64 {
+        self.leaves[leaf as usize]
+    }
+
     /// Takes the digest `old` out of a leaf and puts `new` in; `None`: the key was, or is, not there.
     pub fn change(&mut self, leaf: u32, old: Option<u64>, new: Option<u64>) {
         let delta = old.unwrap_or(0) ^ new.unwrap_or(0);
