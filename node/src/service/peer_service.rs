@@ -166,9 +166,9 @@ async fn coordinate(
     let intent = Intent { seen, newest_ms, content, expires_at_ms };
     let wanted = Wanted { required: w, sloppy };
     let outcome = if is_home {
-        coordinator.coordinate(head, &key, intent, wanted).await
+        coordinator.coordinate(head, &key, &intent, wanted).await
     } else {
-        coordinator.coordinate_as_fallback(head, &key, intent, wanted).await
+        coordinator.coordinate_as_fallback(head, &key, &intent, wanted).await
     };
     match outcome {
         Ok(reply) => Reply::Written(reply),

@@ -10,6 +10,7 @@
 //! the fsync: readers may see a write that is not durable yet, but nobody is told that it is. A merge
 //! that changes nothing is acked behind a barrier for the same reason.
 
+use std::future::Future;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +42,9 @@ const LIST_STEP_BYTES: usize = 64 << 10;
 
 /// Of what is kept of writes in doubt, one page weighs about so much.
 const FRESH_PAGE_BYTES: usize = 64 << 10;
+
+/// A write that finds no room in memory waits for it so often again.
+const ROOM_TRIES: usize = 16;
 
 /// Why a replica did not do what it was asked. Unless said otherwise nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -341,7 +345,15 @@ impl Replica {
         object: Arc<Object>,
         recent_at: Option<Instant>,
     ) -> Result<(Arc<Object>, Option<Ticket>), ReplicaError> {
-        self.engine.room().await;
+        self.when_there_is_room(|| self.merge_once(key, object.clone(), recent_at)).await
+    }
+
+    async fn merge_once(
+        &self,
+        key: &Key,
+        object: Arc<Object>,
+        recent_at: Option<Instant>,
+    ) -> Result<(Arc<Object>, Option<Ticket>), ReplicaError> {
         let mut since = self.lock(key).await;
         // What is merged with less than was confirmed stays in doubt.
         let Known { object: before, doubtful } = self.engine.known(key).await?;
@@ -367,6 +379,24 @@ impl Replica {
         let before = before.as_deref();
         let ticket = self.trees.put(&self.engine, key, before, &merged, recent_at, fresh)?;
         Ok((merged, Some(ticket)))
+    }
+
+    /// Does `write` once memory has room for it, and again when others who waited for that were faster: the flush that they wait for is a
+    /// matter of milliseconds, and to refuse a client for that would send it to a node that may be away. While the disk fails
+    /// this waits as long as the caller does.
+    async fn when_there_is_room<T, F: Future<Output = Result<T, ReplicaError>>>(
+        &self,
+        write: impl Fn() -> F,
+    ) -> Result<T, ReplicaError> {
+        for _ in 0..ROOM_TRIES {
+            self.engine.room().await;
+            match write().await {
+                Err(ReplicaError::Write(WriteError::Overloaded { .. })) => {}
+                outcome => return outcome,
+            }
+        }
+        self.engine.room().await;
+        write().await
     }
 
     /// What is kept of `key` for others.

@@ -85,7 +85,7 @@ impl Writer {
         let seen = &mut self.seen[at as usize];
         let content = Content::Value(self.values.next());
         let intent = Intent { seen: seen.clone(), newest_ms: 0, content, expires_at_ms: None };
-        let minted = self.replica.write(&key, intent).await.expect("the disk takes it");
+        let minted = self.replica.write(&key, &intent).await.expect("the disk takes it");
         *seen = minted.context;
         minted.ticket.ackable_here().await.expect("the engine is open");
     }

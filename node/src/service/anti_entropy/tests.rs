@@ -41,7 +41,7 @@ async fn write(replica: &Replica, number: u32) {
     };
     let content = Content::Value(vec![b'v'; 50].into());
     let intent = Intent { seen, newest_ms: 0, content, expires_at_ms: None };
-    let minted = replica.write(&key, intent).await.unwrap();
+    let minted = replica.write(&key, &intent).await.unwrap();
     minted.ticket.durable().await.unwrap();
 }
 

@@ -2,7 +2,7 @@
 //!
 //! They are in memory alone. A start builds them anew, one partition after the other, by scans that are paced like exchanges
 //! (`anti_entropy.bytes_per_s`) while requests are served; until a partition's tree is there it is compared with nobody.
-//! That reads all data once: 200 MB take some 3 s at the default most, and less is taken when clients wait.
+//! That reads all data once: 200 MB take some 6 s at the default most, and less is taken when clients wait.
 //! Kept on disk, a tree would have to be proved equal to the data after every crash, which is what a scan does; and a
 //! start that reads everything finds what rotted while nobody looked. An empty folder needs no scan.
 //!

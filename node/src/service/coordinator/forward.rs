@@ -66,7 +66,7 @@ impl Coordinator {
         }
         // A home replica comes here when its own log takes no writes: it is no fallback.
         if self.cluster.me().is_some_and(|me| !home.contains(&me)) {
-            return self.coordinate_as_fallback(head, key, intent, wanted).await;
+            return self.coordinate_as_fallback(head, key, &intent, wanted).await;
         }
         let fallbacks = self.cluster.fallbacks(key);
         match self.attempt(head, key, fallbacks, &request(true), wanted).await {

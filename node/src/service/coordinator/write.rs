@@ -54,7 +54,7 @@ impl Coordinator {
         if !is_home {
             return self.forward(head, key, intent, wanted).await;
         }
-        match self.coordinate(head, key, intent.clone(), wanted).await {
+        match self.coordinate(head, key, &intent, wanted).await {
             Err(RequestError::Storage(error)) => {
                 // Nothing was minted here, so another home may do it in full.
                 tracing::warn!(request_id = head.request_id, %key, %error, "own log takes no writes: forwarding");
@@ -72,7 +72,7 @@ impl Coordinator {
         self: &Arc<Self>,
         head: RequestHead,
         key: &Key,
-        intent: Intent,
+        intent: &Intent,
         wanted: Wanted,
     ) -> Result<WriteReply, RequestError> {
         self.metrics.writes.increment();
@@ -89,7 +89,7 @@ impl Coordinator {
         self: &Arc<Self>,
         head: RequestHead,
         key: &Key,
-        intent: Intent,
+        intent: &Intent,
         wanted: Wanted,
     ) -> Result<WriteReply, RequestError> {
         self.metrics.fallback_writes.increment();

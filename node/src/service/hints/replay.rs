@@ -482,7 +482,7 @@ mod tests {
                 let key = Key::new("b", name).unwrap();
                 let (seen, content) = (CausalContext::new(), Content::Tombstone);
                 let intent = Intent { seen, newest_ms: 0, content, expires_at_ms: None };
-                replica.write_hinted(&key, intent, "n1").await.unwrap();
+                replica.write_hinted(&key, &intent, "n1").await.unwrap();
             }
             let mut session = Session::new(&Options::default());
             let first = next_hint(&replica, "n1", &mut session).unwrap();

@@ -33,16 +33,18 @@ impl Replica {
     ///
     /// # Errors
     /// [`ReplicaError`]; nothing was minted.
-    pub async fn write(&self, key: &Key, intent: Intent) -> Result<Minted, ReplicaError> {
+    pub async fn write(&self, key: &Key, intent: &Intent) -> Result<Minted, ReplicaError> {
+        self.when_there_is_room(|| self.write_once(key, intent)).await
+    }
+
+    async fn write_once(&self, key: &Key, intent: &Intent) -> Result<Minted, ReplicaError> {
         self.keep_epochs_reserved().await?;
-        self.engine.room().await;
         let since = self.lock(key).await;
         let Known { object: state, doubtful } = self.engine.known(key).await?;
         self.check_siblings(state.as_deref(), &intent.seen)?;
-        let seen = intent.seen.clone();
         let ground = Ground { state: state.as_deref(), doubtful, since: *since };
         let (dot, object, context) = self.write_on(key, ground, intent).await?;
-        let fresh = doubtful.then(|| alone(&object, dot, &seen));
+        let fresh = doubtful.then(|| alone(&object, dot, &intent.seen));
         let told = fresh.clone().unwrap_or_else(|| object.clone());
         let (before, recent_at) = (state.as_deref(), Some(time::now()));
         let ticket = self.trees.put(&self.engine, key, before, &object, recent_at, fresh)?;
@@ -59,7 +61,7 @@ impl Replica {
     pub async fn write_hinted(
         &self,
         key: &Key,
-        intent: Intent,
+        intent: &Intent,
         owner: &str,
     ) -> Result<Minted, ReplicaError> {
         self.keep_epochs_reserved().await?;
@@ -78,7 +80,7 @@ impl Replica {
         &self,
         key: &Key,
         ground: Ground<'_>,
-        intent: Intent,
+        intent: &Intent,
     ) -> Result<(Dot, Arc<Object>, CausalContext), ReplicaError> {
         let policy = self.rules.policies.of(key.bucket());
         let now_ms = time::wall_clock_ms();
@@ -95,7 +97,7 @@ impl Replica {
         };
         let sibling = Sibling {
             dot,
-            content: intent.content,
+            content: intent.content.clone(),
             written_at_ms: match policy {
                 Policy::Siblings => now_ms,
                 Policy::LastWrite => lww::stamp(ground.state, seen, now_ms, dot),
